@@ -1,0 +1,51 @@
+# make lab      build .venv and open the notebooks in JupyterLab
+# make test     the same environment: ruff, then all tests, notebooks included
+# make venv     build .venv alone; .venv/bin/migsim is the command line
+# make bench    run the measurements in bench/
+# make lock     resolve pyproject.toml anew into requirements.lock
+# make clean    remove everything that was built, .venv included
+
+PYTHON ?= python3
+BIN := .venv/bin
+UV := uv==0.13.9
+START := notebooks/00-start-here.ipynb
+ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
+NO_BROWSER := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser)
+
+.PHONY: lab test venv bench lock clean
+
+test: venv
+	$(BIN)/ruff check .
+	$(BIN)/pytest
+
+lab: venv
+	$(BIN)/jupyter lab $(NO_BROWSER) $(ALLOW_ROOT) $(START)
+
+bench: venv
+	@for file in bench/bench_*.py; do \
+	    [ -e "$$file" ] || { echo "bench/ has no bench_*.py yet"; break; }; \
+	    $(BIN)/python "$$file" || exit 1; \
+	done
+
+venv: .venv/.ready
+
+# uv is about ten times faster than pip; where it cannot be had, or fails, pip does the same.
+.venv/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "migsim needs Python 3.11 or newer as $(PYTHON); name another one: make PYTHON=/path/to/python3"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+	    { echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv
+	@{ $(BIN)/pip install -q $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock; } || \
+	    { echo "no uv here: installing with pip, which takes longer"; $(BIN)/pip install -q -r requirements.lock; }
+	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .
+	@touch $@
+
+lock: venv
+	@$(BIN)/pip install -q $(UV)
+	$(BIN)/uv pip compile -q --universal --python-version 3.11 --all-extras --upgrade \
+	    --no-header --no-annotate --no-emit-index-url -o requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv build .pytest_cache .ruff_cache .hypothesis *.egg-info
+	find migsim tests bench -name __pycache__ -prune -exec rm -rf {} +

@@ -19,7 +19,7 @@ test: venv
 	$(BIN)/pytest
 
 lab: venv
-	$(BIN)/jupyter lab $(NO_BROWSER) $(ALLOW_ROOT) $(START)
+	$(BIN)/jupyter lab $(NO_BROWSER) $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/$(START)
 
 bench: venv
 	@for file in bench/bench_*.py; do \

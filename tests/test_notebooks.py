@@ -50,12 +50,15 @@ def _run(path: Path) -> None:
 
 @every_notebook
 def test_runs(path: Path, runs: dict[Path, multiprocessing.pool.AsyncResult]) -> None:
+    failure = ""
     try:
         runs[path].get(timeout=NOTEBOOK_LIMIT_S)
     except NotebookError as error:
-        pytest.fail(str(error), pytrace=False)
+        failure = str(error)
     except multiprocessing.TimeoutError:
-        pytest.fail(f"{path.name}: not done after {NOTEBOOK_LIMIT_S} s", pytrace=False)
+        failure = f"{path.name}: not done after {NOTEBOOK_LIMIT_S} s"
+    if failure:
+        pytest.fail(failure, pytrace=False)
 
 
 # --- the lint sees each rule broken ---

@@ -29,13 +29,14 @@ bench: venv
 
 venv: .venv/.ready
 
+# From scratch each time: a .venv of another Python, or half made, is no ground to build on.
 # uv is about ten times faster than pip; where it cannot be had, or fails, pip does the same.
 .venv/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	    { echo "migsim needs Python 3.11 or newer as $(PYTHON); name another one: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 	    { echo "$(PYTHON) cannot make virtual environments; on Debian or Ubuntu: apt-get install python3-venv"; exit 1; }
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@{ $(BIN)/pip install -q $(UV) && $(BIN)/uv pip install -q --python $(BIN)/python -r requirements.lock; } || \
 	    { echo "no uv here: installing with pip, which takes longer"; $(BIN)/pip install -q -r requirements.lock; }
 	@$(BIN)/pip install -q --no-deps --no-build-isolation -e .

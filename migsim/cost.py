@@ -37,7 +37,7 @@ COST: dict[str, CostItem] = {
     "management_poll": CostItem(20.45, "ms", "actions come up to 20 ms late (polling), recordings' README"),
     "write_charge": CostItem(560, "bytes", "sender blocks after 190 turns with one device, 127 with two: README"),
     "unix_socket": CostItem(212992, "bytes", "net.core.wmem_default; about 200 KiB of data: recordings' README"),
-    "tcp_socket": CostItem(39_000_000, "bytes", "39 MB of full-size writes in recordings-busy d1: measured facts 2.9"),
+    "tcp_socket": CostItem(30_000_000, "bytes", "24..39 MB before a write blocks, recordings-busy f1, i2, d1"),
     "tcp_write_charge": CostItem(2300, "bytes", "4.5 MB of small writes in d3: measured facts 2.9"),
     "proxy_chunk": CostItem(65536, "bytes", "the recordings' proxy reads so much at a time"),
     "proxy_overhead": CostItem(155, "us", "40 MB/s link gives 36.5 MB/s, recordings-busy a5, d4"),

@@ -93,7 +93,8 @@ class Run:
                    for b in self.binaries]
         tcp = sc.transport == "tcp" and not sc.link_bytes_per_s
         sockets = (cost.tcp_socket, cost.tcp_write_charge) if tcp else (cost.unix_socket, cost.write_charge)
-        world = World(configs[0], configs[1], kernel_devices(sc, SRC), kernel_devices(sc, DST), sockets, cost)
+        world = World(configs[0], configs[1], kernel_devices(sc, SRC), kernel_devices(sc, DST), sockets, cost,
+                      sc.transport == "tcp" or bool(sc.link_bytes_per_s))
         ram = RAMState(sc.mem, sc.guest, cost.idle_tick, int(cost.idle_pages))
         world.sections, sections = machine.sections(len(sc.devices), self.binaries[0].pid_log)
         world.handlers = machine.handlers(world, sections)
@@ -194,7 +195,7 @@ def fresh_destination(w: World) -> None:
     w.dst, w.ddev, w.dkern = Destination(), [], kernel_devices(run.scenario, DST)
     for name in ("forward", "back"):
         old = getattr(w, name)
-        setattr(w, name, Channel(old.capacity, old.write_charge))
+        setattr(w, name, Channel(old.capacity, old.write_charge, old.reset))
     system.realize(w, DST)
     run.fresh_at = first
 

@@ -139,7 +139,8 @@ class Channel(State):
     `charge` is what the unread messages occupy of the socket buffer (recordings' README, transport).
     """
 
-    def __init__(self, capacity: float, write_charge: float) -> None:
+    def __init__(self, capacity: float, write_charge: float, reset: bool = False) -> None:
+        self.reset = reset  # TCP: a write after the peer's shutdown still succeeds; a unix socket gives EPIPE
         self.messages: deque = deque()  # (arrival in ns, charge, record)
         self.charge = 0.0
         self.open = False
@@ -161,13 +162,13 @@ class World:
     """Both QEMUs, their kernels' devices, the channels, the threads; plus what belongs to the driver (not state)."""
 
     def __init__(self, scfg: Config, dcfg: Config, skern: list[KernelDevice], dkern: list[KernelDevice],
-                 sockets: tuple[float, float], cost: SimpleNamespace) -> None:
+                 sockets: tuple[float, float], cost: SimpleNamespace, tcp: bool) -> None:
         self.scfg, self.dcfg, self.cost = scfg, dcfg, cost
         self.src, self.dst = Source(), Destination()
         self.sdev: list[VFIODevice] = []
         self.ddev: list[VFIODevice] = []
         self.skern, self.dkern = skern, dkern
-        self.forward, self.back = Channel(*sockets), Channel(1e9, 0)
+        self.forward, self.back = Channel(*sockets), Channel(1e9, 0, tcp)
         self.threads: list[list[Step]] = [[] for _ in range(6)]
         # the driver's
         self.tid = MAIN

@@ -148,9 +148,9 @@ _RAM_START_BYTES = 8 + sum(1 + len(name) + 8 for name in _RAM_NAMES) + 8
 def sections(n_vfio: int, old: bool = False) -> tuple[Section, ...]:
     """All sections that the modelled q35 sends as SECTION_FULL, in stream order, VFIO devices included.
 
-    Devices sit at 0000:00:04.0 and up. Each takes two section ids, with `old` (10.0) one; `old` sends in the order
-    of ids, later versions put apic first (recordings a-*, l3-*, h-*, m-*). Sizes of `old` are taken to be the same.
-    Raises StreamError for more devices than slots.
+    Devices sit at 0000:00:04.0 and up. Each takes two section ids, with `old` (10.0) one; `old` sends in the
+    order of ids, later versions put apic first (recordings a-*, l3-*, h-*, m-*). Sizes of `old` are taken to
+    be the same. Raises StreamError for more devices than slots.
     """
     if not 0 <= n_vfio <= MAX_VFIO:
         raise StreamError(f"sections: {n_vfio} VFIO devices: allowed are 0 to {MAX_VFIO}, one PCI slot each")
@@ -198,8 +198,8 @@ def ram_blocks(total_bytes: int) -> tuple[RAMBlock, ...]:
 def description_size(n_vfio: int, old: bool = False) -> int:
     """Bytes of the JSON description (captured streams s1, s5).
 
-    QEMU 10.0.13 sends 596 bytes less in devices and description together (recordings ram-10.0.13-*, m-* against
-    ram-no-cap, b-*: ram.transferred); with `old` all of it is taken off here.
+    QEMU 10.0.13 sends 596 bytes less in devices and description together (ram.transferred of recordings
+    ram-10.0.13-*, m-* against ram-no-cap, b-*); with `old` all of it is taken off here.
     """
     base = _machine()["description_bytes_old" if old else "description_bytes"]
     return base + n_vfio * _machine()["vfio"]["description_bytes"]
@@ -287,6 +287,6 @@ def record_size(record: Record) -> int:
     """Bytes of a record on the wire, header and footer included, without building them.
 
     Not counted are the names of RAM blocks, which depend on the page sent before: 84 bytes in a pass over all
-    RAM, 7 when pc.ram follows another block (captured streams s1, s5). Raises StreamError for an unknown name.
+    RAM, 7 when pc.ram follows another block (captured streams s1, s5). Raises StreamError on an unknown name.
     """
     return lookup(_SIZES, record.kind, "kind of record")(record)

@@ -5,7 +5,7 @@ Times in ns unless named ms; sizes in bytes.
 """
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from .qemu.ram import PAGE, RAMState, count
 from .qemu.state import SRC, State, World
@@ -22,6 +22,10 @@ def sleep(w: World, ns: int) -> int:
 
 class Accounting(State):
     """The questions that depend on time, bytes or rates, and what feeds them."""
+
+    unbuffered = False  # QEMUFile buffers
+    drops_empty = False  # a section without data is sent all the same
+    modules: ClassVar[dict[str, int]] = {}  # pending bytes of dirty-bitmap and s390-cmma, where registered
 
     def __init__(self, params: dict[str, float], ram: RAMState, sections: dict[str, Any], cost: Any,
                  link_bytes_per_s: float = 0) -> None:

@@ -68,12 +68,18 @@ class KernelDevice:
         self.initial_read_at = -1
         self.announced = 0
         self.loaded = 0
+        self.checked = False  # the query at guest stop has been made
+        self.fail_next = False  # the next precopy-info query fails (exhaustive driver)
 
     def copy(self) -> KernelDevice:
         """An independent copy; the script is shared."""
         new = object.__new__(KernelDevice)
         new.__dict__.update(self.__dict__)
         return new
+
+    def key(self) -> tuple:
+        """What a later step can see of it: no times, no counts of queries."""
+        return (self.state, self.data_fd, self.unread, self.reinit_flag, self.announced, self.loaded, self.checked)
 
     @property
     def mig_flags(self) -> int:
@@ -172,6 +178,10 @@ class KernelDevice:
         if self.state not in ("PRE_COPY", "PRE_COPY_P2P"):
             return errno.EINVAL, 0, 0, False
         self.queries += 1
+        self.checked = at_stop
+        if self.fail_next:
+            self.fail_next = False
+            return errno.EIO, 0, 0, False
         if (s.info_fail_at and self.queries >= s.info_fail_at) or (at_stop and s.info_fail_gap):
             return s.info_errno, 0, 0, False
         if self.triggers:

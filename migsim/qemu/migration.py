@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from . import completion, savevm, switchover_ack, system, vfio
 from .state import MIG, RP, SRC, World, bql_lock, bql_unlock, migrate_error, migrate_set_state
-from .stream import MIG_RP_MSG_PONG, MIG_RP_MSG_SHUT, MIG_RP_MSG_SWITCHOVER_ACK
+from .stream import MIG_RP_MSG_PONG, MIG_RP_MSG_SHUT, MIG_RP_MSG_SWITCHOVER_ACK, Record
 
 RUNNING_STATES = ("setup", "active", "postcopy-device", "postcopy-active", "device", "pre-switchover", "cancelling")
 
@@ -61,7 +61,7 @@ def call_notifiers(w: World, number: int) -> None:
 def migration_thread(w: World) -> int:
     """migration_thread(): header, return path, setup under BQL."""
     w.source("savevm_state_header")
-    savevm.send(w, savevm.HEADER)
+    savevm.send(w, Record("HEADER", w.scfg.binary.machine))
     if w.src.rp_thread:
         w.source("savevm_send_open_return_path")
         savevm.send_command(w, "OPEN_RETURN_PATH")

@@ -10,9 +10,8 @@ from typing import NamedTuple
 
 from . import switchover_ack, vfio
 from .state import World
-from .stream import MIG_CMD, Record, record_size
+from .stream import MIG_CMD, Record, description_size, record_size
 
-HEADER = Record("HEADER", "")
 IO_BUF_SIZE = 32768
 FLUSHED = ("HEADER", "COMMAND", "VMDESCRIPTION")
 
@@ -52,7 +51,7 @@ def send(w: World, record: Record) -> None:
         flush(w)
     s.buffered += ((record, size),)
     s.buffered_size += size
-    if record.kind in FLUSHED or record.name == "ram":
+    if record.kind in FLUSHED or record.name == "ram" or w.acct.unbuffered:
         flush(w)
 
 
@@ -137,6 +136,7 @@ def query_pending_done(w: World, exact: bool, final: bool) -> int:
     """Add newly requested ACKs (p6), remember the total (v2: not in the final query), trace."""
     code, s = w.scfg.code, w.src
     total = switchover_ack.add_requests(w)
+    s.final_collected = final and s.pending_ack > 0
     precopy, stopcopy, postcopy = w.acct.end_query(not final or code.final_query_for_all)
     everything = precopy + stopcopy + postcopy
     if not code.single_pending:
@@ -229,7 +229,7 @@ def non_iterable_saved(w: World) -> int:
 def send_eof(w: World) -> int:
     """QEMU_VM_EOF, VMDESCRIPTION, flush."""
     send(w, Record("EOF", ""))
-    send(w, Record("VMDESCRIPTION", ""))
+    send(w, Record("VMDESCRIPTION", "", (description_size(len(w.sdev), w.scfg.binary.pid_log),)))
     return w.cost.step
 
 

@@ -94,6 +94,8 @@ class Source(State):
         self.switchover_acked = False
         self.pending_ack = 0  # this query's MigPendingData.switchover_ack_pending
         self.can_switchover = False
+        self.final_collected = False  # the final query has collected a request
+        self.decided_running = False  # the run state that migration_can_switchover() read
         self.error = ""
         self.to_dst_error = 0
         self.to_dst_open = False

@@ -24,7 +24,8 @@ def migration_can_switchover(w: World) -> int:
     """migration_can_switchover(): capability, then the run state; the counter is read after it (2.3)."""
     s = w.src
     s.can_switchover = True
-    if w.scfg.ack and s.runstate == "running":
+    s.decided_running = s.runstate == "running"
+    if w.scfg.ack and s.decided_running:
         w.then((can_switchover_counter,))
     return 0
 

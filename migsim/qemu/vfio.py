@@ -17,7 +17,7 @@ from .stream import (
 
 PRECOPY_STATES = ("PRE_COPY", "PRE_COPY_P2P")
 MIB = 1 << 20
-STOPCOPY_UNKNOWN = 100 << 30  # assumed when MIG_DATA_SIZE fails (7.4)
+EMPTY = ((END_OF_STATE,),)
 
 
 def has_prepare(d: VFIODevice) -> bool:
@@ -310,7 +310,8 @@ def save_iterate_send(w: World, i: int, payload: tuple) -> int:
     d = w.sdev[i]
     w.source("vfio_save_iterate", d.name, d.precopy_init_size, d.precopy_dirty_size)
     w.source("savevm_section_end", d.idstr, w.acct.section_id(d.idstr), 1)
-    savevm.send(w, Record("PART", d.idstr, payload))
+    if payload != EMPTY or not w.acct.drops_empty:
+        savevm.send(w, Record("PART", d.idstr, payload))
     return w.cost.step
 
 

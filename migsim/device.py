@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 from collections import deque
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 STOP_COPY_FLAG, P2P_FLAG, PRE_COPY_FLAG = 1, 2, 4  # mig_flags bits (6.1)
@@ -20,7 +20,7 @@ _NO_P2P = {"RUNNING": ("STOP", "PRE_COPY"), "STOP": ("RUNNING", "STOP_COPY", "RE
 _SAVING = ("PRE_COPY", "PRE_COPY_P2P", "STOP_COPY")
 
 
-@lru_cache(maxsize=None)
+@cache
 def arcs(old: str, new: str, mig_flags: int) -> tuple[str, ...] | None:
     """States the kernel walks through from `old` to `new`, or None if not permitted (facts sheet 6.2).
 
@@ -235,4 +235,5 @@ class KernelDevice:
         s = self.script
         if kind in "IR":
             self.loaded += 1
-        return round({"I": s.load_init_ms, "R": s.load_reinit_ms, "D": s.load_dirty_ms, "S": s.load_stop_ms}[kind] * 1e6)
+        ms = {"I": s.load_init_ms, "R": s.load_reinit_ms, "D": s.load_dirty_ms, "S": s.load_stop_ms}[kind]
+        return round(ms * 1e6)

@@ -149,7 +149,9 @@ def format_of(name: str, args: tuple) -> Format:
     if len(fitting) > 1:
         number = isinstance(args[0], int)
         fitting = [f for f in fitting if ("%d" in f.template) == number]
-    return fitting[0] if fitting else RAW if len(args) == 1 else Format(" ".join(["%s"] * len(args)), ("text",) * len(args))
+    if fitting:
+        return fitting[0]
+    return RAW if len(args) == 1 else Format(" ".join(["%s"] * len(args)), ("text",) * len(args))
 
 
 def text_of(name: str, args: tuple) -> str:

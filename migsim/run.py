@@ -8,6 +8,7 @@ from __future__ import annotations
 import random
 from bisect import bisect_right
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 from .accounting import Accounting
@@ -137,7 +138,7 @@ class Run:
     def attempt_journals(self) -> list[Journal]:
         """One journal per attempt, cut where the next one's destination starts."""
         cuts = [0, *(first for first, _ in self.attempts[1:]), len(self.raw)]
-        return [self.journal_of(a, b) for a, b in zip(cuts, cuts[1:], strict=False)]
+        return [self.journal_of(a, b) for a, b in pairwise(cuts)]
 
     def state_at(self, index: int) -> World:
         """The world right after the step that wrote event `index` of the journal (0 based)."""
@@ -180,9 +181,9 @@ def manage_before(w: World, k: int) -> int:
 def manage_attempt(w: World, number: int) -> int:
     """migrate-incoming at the destination (a fresh one from the second attempt on), then migrate."""
     run = w.management
+    run.attempts.append((len(run.raw) if number > 1 else 0, {}))
     if number > 1:
         fresh_destination(w)
-    run.attempts.append((len(run.raw) if number > 1 else 0, {}))
     w.start(INCOMING, (incoming.migrate_incoming,))
     w.then((manage_migrate, number))
     return LISTEN_NS
@@ -191,13 +192,11 @@ def manage_attempt(w: World, number: int) -> int:
 def fresh_destination(w: World) -> None:
     """A new destination process, and new sockets."""
     run = w.management
-    first = len(run.raw)
     w.dst, w.ddev, w.dkern = Destination(), [], kernel_devices(run.scenario, DST)
     for name in ("forward", "back"):
         old = getattr(w, name)
         setattr(w, name, Channel(old.capacity, old.write_charge, old.reset))
     system.realize(w, DST)
-    run.fresh_at = first
 
 
 def manage_migrate(w: World, number: int) -> int:

@@ -1,5 +1,4 @@
-"""A COLO checkpoint and a snapshot, as far as the final query goes (migration/colo.c, savevm.c; facts sheet 10.6, 10.7).
-"""
+"""A COLO checkpoint and a snapshot, as far as the final query goes (colo.c, savevm.c; facts sheet 10.6, 10.7)."""
 from __future__ import annotations
 
 from . import savevm, system

@@ -8,10 +8,20 @@ from . import savevm, switchover_ack
 from .state import SRC, VFIODevice, World, migrate_error
 from .stream import (
     VFIO_MIG_FLAG_DEV_CONFIG_STATE as CONFIG_STATE,
+)
+from .stream import (
     VFIO_MIG_FLAG_DEV_DATA_STATE as DATA_STATE,
+)
+from .stream import (
     VFIO_MIG_FLAG_DEV_INIT_DATA_SENT as INIT_DATA_SENT,
+)
+from .stream import (
     VFIO_MIG_FLAG_DEV_SETUP_STATE as SETUP_STATE,
+)
+from .stream import (
     VFIO_MIG_FLAG_END_OF_STATE as END_OF_STATE,
+)
+from .stream import (
     Record,
 )
 

@@ -11,11 +11,25 @@ from typing import Any, NamedTuple
 from .journal import LEFT_OUT, SIDES, read_events
 
 #: the protocol events of each side; qemu_savevm_query_pending and vfio_load_state have rules of their own
+def _names(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 PROTOCOL = {
-    "source": frozenset(
-        ["migrate_set_state", "migrate_error", "vfio_migration_init", "vfio_migration_set_device_state", "vfio_vmstate_change_prepare", "vfio_vmstate_change", "vfio_save_setup", "vfio_send_init_data_flag", "vfio_query_precopy_size_request_switchover_ack", "source_return_path_thread_switchover_acked", "source_return_path_thread_pong", "source_return_path_thread_shut", "migration_completion_vm_stop", "migration_precopy_complete", "vmstate_downtime_checkpoint", "vfio_save_complete_precopy", "vfio_save_device_config_state", "vfio_save_cleanup", "savevm_send_open_return_path", "savevm_send_ping", "savevm_send_switchover_start", "migration_cancel"]),
-    "destination": frozenset(
-        ["migrate_set_state", "vfio_migration_init", "vfio_migration_set_device_state", "vfio_vmstate_change_prepare", "vfio_vmstate_change", "loadvm_approve_switchover", "loadvm_approve_switchover_legacy", "migration_request_switchover_ack_legacy", "loadvm_process_command", "migrate_send_rp_message", "vfio_load_cleanup", "vfio_load_device_config_state_start", "vfio_load_device_config_state_end", "vmstate_downtime_checkpoint", "process_incoming_migration_co_end"]),
+    "source": _names("""
+        migrate_set_state migrate_error vfio_migration_init vfio_migration_set_device_state
+        vfio_vmstate_change_prepare vfio_vmstate_change vfio_save_setup vfio_send_init_data_flag
+        vfio_query_precopy_size_request_switchover_ack source_return_path_thread_switchover_acked
+        source_return_path_thread_pong source_return_path_thread_shut migration_completion_vm_stop
+        migration_precopy_complete vmstate_downtime_checkpoint vfio_save_complete_precopy
+        vfio_save_device_config_state vfio_save_cleanup savevm_send_open_return_path savevm_send_ping
+        savevm_send_switchover_start migration_cancel"""),
+    "destination": _names("""
+        migrate_set_state vfio_migration_init vfio_migration_set_device_state vfio_vmstate_change_prepare
+        vfio_vmstate_change loadvm_approve_switchover loadvm_approve_switchover_legacy
+        migration_request_switchover_ack_legacy loadvm_process_command migrate_send_rp_message vfio_load_cleanup
+        vfio_load_device_config_state_start vfio_load_device_config_state_end vmstate_downtime_checkpoint
+        process_incoming_migration_co_end"""),
 }
 DATA_STATE = 0xFFFFFFFFEF100004
 ENDED = ("completed", "failed", "cancelled")

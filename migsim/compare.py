@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from .journal import LEFT_OUT, SIDES, read_events
 
+
 #: the protocol events of each side; qemu_savevm_query_pending and vfio_load_state have rules of their own
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())

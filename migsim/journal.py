@@ -6,8 +6,10 @@ from __future__ import annotations
 import gzip
 import lzma
 import re
+import zlib
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +18,8 @@ from .events import format_of, parse, text_of
 SIDES = ("source", "destination")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 #: a line of QEMU's log backend: with `-msg timestamp=on`, or `pid@time:` (10.0)
-LINE = re.compile(r"(?:(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{6}))?Z |(\d+)@(\d+)\.(\d{6}):)([a-z_0-9]+) (.*)")
+LINE = re.compile(r"(?:(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{6}))?Z |(\d{1,10})@(\d{1,11})\.(\d{6}):)"
+                  r"([a-z_0-9]+)(?: (.*))?", re.ASCII)
 LEFT_OUT = re.compile(r"\.\.\. (\d+) lines left out \.\.\.")
 
 
@@ -96,7 +99,7 @@ class Journal:
 
 
 def open_text(path: Path) -> Iterator[str]:
-    """Lines of a plain, gzip or xz file."""
+    """Lines of a plain, gzip or xz file, told apart by its first bytes."""
     with path.open("rb") as raw:
         magic = raw.read(6)
     opener = gzip.open if magic[:2] == b"\x1f\x8b" else lzma.open if magic == b"\xfd7zXZ\x00" else open
@@ -106,20 +109,30 @@ def open_text(path: Path) -> Iterator[str]:
 
 def parse_line(line: str) -> tuple[int, str, str] | None:
     """(microseconds since 1970, event, argument text) of a log line, or None for any other line."""
-    found = LINE.match(line)
+    found = LINE.fullmatch(line)
     if not found:
         return None
     stamp, fraction, _, seconds, micros, name, text = found.groups()
     if stamp:
-        seconds = (datetime.fromisoformat(stamp + "+00:00") - EPOCH) // timedelta(seconds=1)
-        micros = fraction or 0
-    return int(seconds) * 1_000_000 + int(micros), name, text
+        seconds, micros = _seconds(stamp), fraction or 0
+        if seconds is None:
+            return None
+    return int(seconds) * 1_000_000 + int(micros), name, text or ""
+
+
+@lru_cache(maxsize=64)
+def _seconds(stamp: str) -> int | None:
+    try:
+        return (datetime.fromisoformat(stamp + "+00:00") - EPOCH) // timedelta(seconds=1)
+    except ValueError:  # month 13: no line of QEMU's
+        return None
 
 
 def read_events(path: str | Path) -> tuple[list[tuple[int, str, tuple]], list[str]]:
-    """The events of one side's log as (microseconds since 1970, name, args), and the other lines.
+    """The events of one side's log as (microseconds since 1970, name, args), and the lines that are none (QEMU's
+    messages on stderr, "... lines left out ...").
 
-    Raises JournalError if the file cannot be read.
+    Raises JournalError, one line with path and reason, if the file cannot be read.
     """
     events, others = [], []
     try:
@@ -129,7 +142,7 @@ def read_events(path: str | Path) -> tuple[list[tuple[int, str, tuple]], list[st
                 events.append((got[0], got[1], parse(got[1], got[2])))
             else:
                 others.append(line.rstrip("\n"))
-    except (OSError, EOFError, lzma.LZMAError) as error:
+    except (OSError, EOFError, ValueError, lzma.LZMAError, zlib.error) as error:
         raise JournalError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return events, others
 
@@ -143,6 +156,9 @@ def read_journal(source: str | Path, destination: str | Path | None = None) -> J
         events, others = read_events(path)
         merged += [(us, k, side, name, args) for k, (us, name, args) in enumerate(events)]
         notes += [f"{path}: {line}" for line in others if LEFT_OUT.fullmatch(line)]
+        rest = [line for line in others if line and not LEFT_OUT.fullmatch(line)]
+        if rest:
+            notes.append(f"{path}: {len(rest)} lines are no trace events, the first: {rest[0][:200]}")
     merged.sort(key=lambda e: e[0])
     first = merged[0][0] if merged else 0
     return Journal([Event(us - first, side, name, args) for us, _, side, name, args in merged],

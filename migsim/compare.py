@@ -3,19 +3,20 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from .journal import LEFT_OUT, SIDES, read_events
+from .journal import LEFT_OUT, SIDES, Journal, read_events
 
 
-#: the protocol events of each side; qemu_savevm_query_pending and vfio_load_state have rules of their own
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
+#: the protocol events of each side; qemu_savevm_query_pending and vfio_load_state have rules of their own
 PROTOCOL = {
     "source": _names("""
         migrate_set_state migrate_error vfio_migration_init vfio_migration_set_device_state
@@ -39,12 +40,28 @@ DOWNTIME_MS, DOWNTIME_PART = 10, 0.10
 Timed = tuple[int, str, tuple]  # (microseconds, name, args)
 
 
+class Simulated(Protocol):
+    """What a simulated run shows for the comparison (migsim.run.Run): `journal` of all attempts, `outcome` as the
+    source's query-migrate has it, `run_state` of both ends (None: exited), and a journal for each attempt."""
+
+    outcome: dict[str, Any]
+    run_state: dict[str, str | None]
+
+    @property
+    def journal(self) -> Journal: ...
+
+    def attempt_journals(self) -> list[Journal]: ...
+
+
 class RecordingError(ValueError):
     """A folder that is no recording; the message is one line."""
 
 
 class Recording(NamedTuple):
-    """A recorded run: set-up, result and the events of each log, as (microseconds since 1970, name, args)."""
+    """A recorded run: set-up, result and the events of each log, as (microseconds since 1970, name, args).
+
+    Logs are called source, destination and attempt1-destination (the first of two attempts).
+    """
 
     name: str
     folder: Path
@@ -52,6 +69,7 @@ class Recording(NamedTuple):
     result: dict[str, Any]
     events: dict[str, list[Timed]]
     cut: dict[str, bool]  # the log says "lines left out"
+    query_migrate: dict[str, dict[str, Any]]  # last answer of each end
 
 
 @dataclass
@@ -80,24 +98,48 @@ def find_log(folder: Path, stem: str) -> Path | None:
     return next((p for end in (".log.xz", ".log.gz", ".log") if (p := folder / (stem + end)).exists()), None)
 
 
-def load_recording(folder: str | Path) -> Recording:
-    """Read a recording's folder. Raises RecordingError in one line."""
-    folder = Path(folder)
+def _json(path: Path) -> dict[str, Any]:
     try:
-        scenario = json.loads((folder / "scenario.json").read_text(encoding="utf-8"))
-        config, result = scenario["config"], scenario["result"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise RecordingError(f"{folder}: no recording: scenario.json with config and result is needed "
-                             f"({type(error).__name__}: {error})") from None
+        got = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecordingError(f"{path}: {error.strerror}: a recording's folder has this file") from None
+    except (ValueError, RecursionError) as error:
+        raise RecordingError(f"{path}: {error}") from None
+    if not isinstance(got, dict):
+        raise RecordingError(f"{path}: an object is needed, not {type(got).__name__}")
+    return got
+
+
+def _part(of: dict, key: str, path: Path) -> dict[str, Any]:
+    if not isinstance(of.get(key, {} if key != "config" else None), dict):
+        raise RecordingError(f"{path}: {key!r} must be an object")
+    return of.get(key, {})
+
+
+def load_recording(folder: str | Path) -> Recording:
+    """Read a recording's folder, packed as in data/ (.log.xz) or as recorded (.log.gz, .log).
+
+    Raises RecordingError or JournalError in one line.
+    """
+    folder = Path(folder)
+    path = folder / "scenario.json"
+    scenario = _json(path)
+    config, result = (dict(_part(scenario, key, path)) for key in ("config", "result"))
+    for key in ("outcome", "run_state"):
+        result[key] = _part(result, key, path)
+    quit_time = result.get("quit_time", 0)
+    if not isinstance(quit_time, int | float) or not math.isfinite(quit_time):
+        raise RecordingError(f"{path}: 'quit_time' must be seconds since 1970")
     events, cut = {}, {}
     for stem in (*SIDES, "attempt1-destination"):
-        path = find_log(folder, stem)
-        if path is None and stem in SIDES:
+        log = find_log(folder, stem)
+        if log is None and stem in SIDES:
             raise RecordingError(f"{folder}: {stem}.log (.gz, .xz) is missing")
-        if path:
-            events[stem], others = read_events(path)
+        if log:
+            events[stem], others = read_events(log)
             cut[stem] = any(LEFT_OUT.fullmatch(line) for line in others)
-    return Recording(folder.resolve().name, folder, config, result, events, cut)
+    answers = {side: _json(p) for side in SIDES if (p := folder / f"{side}-query-migrate.json").exists()}
+    return Recording(folder.resolve().name, folder, config, result, events, cut, answers)
 
 
 def until_end(events: Iterable[Timed], until_us: int | None) -> list[Timed]:
@@ -118,9 +160,10 @@ def protocol_events(events: list[Timed], side: str) -> tuple[list[tuple], list[t
     for k, (_, name, args) in enumerate(events):
         key: tuple = (name, *(int(a) if isinstance(a, bool) else a for a in args))
         if name == "qemu_savevm_query_pending":
-            if side != "source" or len(args) < 8 or not (args[1] or args[6]):
+            acks = tuple(args[6:8])  # none before patch 6; no final query before patch 2
+            if side != "source" or len(args) < 6 or not (args[1] or acks[:1] > (0,)):
                 continue
-            key = (name, int(args[0]), int(args[1]), args[6], args[7])
+            key = (name, int(args[0]), int(args[1]), *acks)
         elif name == "vfio_load_state" and side == "destination":
             if args[-1] == DATA_STATE and previous[:1] == ("data",) and previous[1] == args[0]:
                 continue
@@ -146,6 +189,7 @@ def rp_errors(events: list[Timed]) -> set[int]:
             last = k
         elif name == "source_return_path_thread_bad_end" and last >= 0:
             out.add(last)
+            last = -1
     return out
 
 
@@ -167,77 +211,96 @@ def common(a: list[tuple], b: list[tuple]) -> int:
     return start + end + row[-1]
 
 
-def describe(recorded: list[tuple], simulated: list[tuple], side: str, most: int = 3) -> list[str]:
-    """The first differences in words."""
+def describe(recorded: list[tuple], simulated: list[tuple], stem: str, cut: bool, most: int = 3) -> list[str]:
+    """The first differences in words. `cut`: what only the simulation has may have been left out of the log."""
     out: list[str] = []
     for tag, i, j, k, m in difflib.SequenceMatcher(None, recorded, simulated, autojunk=False).get_opcodes():
         if tag == "equal":
             continue
         where = f" after {' '.join(map(str, recorded[i - 1]))}" if i else ""
-        for what, items in (("recorded", recorded[i:j]), ("simulated", simulated[k:m])):
-            out += [f"{side}: only {what}{where}: {' '.join(map(str, item))}" for item in items]
-    return out[:most] + ([f"{side}: ... {len(out) - most} more"] if len(out) > most else [])
+        for what, items in (("recorded", recorded[i:j]), ("simulated", [] if cut else simulated[k:m])):
+            out += [f"{stem}: only {what}{where}: {' '.join(map(str, item))}" for item in items]
+    return out[:most] + ([f"{stem}: ... {len(out) - most} more"] if len(out) > most else [])
 
 
-def compare_side(agreement: Agreement, stem: str, side: str, simulated: list[Timed], recorded: list[Timed],
-                 cut: bool) -> None:
-    """Add one log's ratio and differences."""
+def compare_log(agreement: Agreement, stem: str, simulated: list[Timed], recorded: list[Timed], cut: bool) -> None:
+    """Add one log's ratio, counts and differences."""
+    side = "destination" if stem.endswith("destination") else "source"
     ours, theirs = protocol_events(simulated, side), protocol_events(recorded, side)
     same = sum(common(a, b) for a, b in zip(ours, theirs, strict=True))
     n, m = sum(map(len, ours)), sum(map(len, theirs))
     agreement.ratio[stem] = (same / m if cut else 2 * same / (n + m)) if n + m and m else float(n == m)
     agreement.counts[stem] = n, m
     for a, b in zip(theirs, ours, strict=True):
-        agreement.differences += [] if cut else describe(a, b, stem)
+        agreement.differences += describe(a, b, stem, cut)
+
+
+def compare_events(simulated: Mapping[str, list[Timed]], recording: Recording) -> Agreement:
+    """Protocol events only. `simulated`: a list of events per log, named as in Recording.events.
+
+    Both end where QEMU was told to quit; a recording whose migration did not end, at result.quit_time.
+    """
+    agreement = Agreement(recording.name)
+    for stem, recorded in recording.events.items():
+        compare_log(agreement, stem, until_end(simulated.get(stem, ()), None),
+                    until_end(recorded, _quit_us(recording)), recording.cut[stem])
+    return agreement
 
 
 def compare_outcome(agreement: Agreement, outcome: dict, run_state: dict, result: dict) -> None:
-    """Status, error text, run state of both ends, downtime."""
-    real = result["outcome"]
+    """Status, error text, run state of both ends; downtime within 10 ms or 10 % of the recorded one."""
+    real = result.get("outcome", {})
     for key in ("status", "error-desc"):
         agreement.outcome[key] = outcome.get(key), real.get(key), outcome.get(key) == real.get(key)
     for side in SIDES:
         ours, theirs = run_state.get(side), result.get("run_state", {}).get(side)
         agreement.outcome[f"{side} run state"] = ours, theirs, ours == theirs
     ours, theirs = outcome.get("downtime"), real.get("downtime")
-    near = ours == theirs or (None not in (ours, theirs)
+    near = ours == theirs or (isinstance(ours, int | float) and isinstance(theirs, int | float)
                               and abs(ours - theirs) <= max(DOWNTIME_MS, DOWNTIME_PART * theirs))
     agreement.outcome["downtime"] = ours, theirs, near
 
 
-def compare(run: Any, recording: Recording) -> Agreement:
-    """Hold a run of the recording's scenario against the recording."""
-    agreement = Agreement(recording.name)
-    result = recording.result
-    until = None
-    if result["outcome"].get("status") not in ENDED and result["outcome"]:
-        until = _quit_us(recording)
+def compare(run: Simulated, recording: Recording) -> Agreement:
+    """Hold a run of the recording's scenario against the recording: protocol events and outcome."""
     journals = run.attempt_journals()
-    for stem, recorded in recording.events.items():
-        side = "destination" if stem.endswith("destination") else "source"
-        events = journals[0].events if stem.startswith("attempt1") else \
-            journals[-1].events if side == "destination" else run.journal.events
-        simulated = [(e.us, e.name, e.args) for e in events if e.side == side]
-        compare_side(agreement, stem, side, simulated, until_end(recorded, until), recording.cut[stem])
-    compare_outcome(agreement, run.outcome, run.run_state, result)
+    whole = {"source": run.journal, "destination": journals[-1], "attempt1-destination": journals[0]}
+    agreement = compare_events({stem: _timed(journal, stem) for stem, journal in whole.items()}, recording)
+    compare_outcome(agreement, run.outcome, run.run_state, recording.result)
     return agreement
 
 
+def _timed(journal: Journal, stem: str) -> list[Timed]:
+    return [(e.us, e.name, e.args) for e in journal.events if stem.endswith(e.side)]
+
+
 def _quit_us(recording: Recording) -> int | None:
+    """When the driver gave up on a migration that had not ended, in us since 1970; None if it ended."""
+    outcome = recording.result["outcome"]
+    if not outcome or outcome.get("status") in ENDED:
+        return None
     if "quit_time" in recording.result:
         return int(recording.result["quit_time"] * 1e6)
     return next((us for us, name, _ in reversed(recording.events["source"]) if name == "migration_cancel"), None)
 
 
-def busy_measures(events: list[Timed]) -> dict[str, int]:
-    """Of a source's log: bitmap syncs, and those made while no ACK was awaited (recordings-busy' README)."""
-    waiting, syncs, outside = True, 0, 0
+def busy_measures(events: Iterable[Timed], switchover_ack: bool = True) -> dict[str, int]:
+    """Of a source's log: bitmap syncs (`syncs`), and those made while no ACK was awaited (`outside`).
+
+    An ACK is awaited while the total of pending ACKs is not 0; in a log that does not print it (before patch 6), and in
+    the legacy scheme, until the ACK comes. `switchover_ack`: the capability; without it nothing is awaited.
+    Source: recordings-busy' README, "number of syncs outside an ACK wait".
+    """
+    events = list(events)
+    pending = next((args[7] - args[6] for _, name, args in events
+                    if name == "qemu_savevm_query_pending" and len(args) >= 8), 1)  # before the first query
+    syncs = outside = 0
     for _, name, args in events:
         if name == "qemu_savevm_query_pending" and len(args) >= 8:
-            waiting = args[7] != 0
+            pending = args[7]
         elif name == "source_return_path_thread_switchover_acked":
-            waiting = bool(args and args[0])
+            pending = args[0] if args else 0
         elif name == "migration_bitmap_sync_start":
             syncs += 1
-            outside += not waiting
+            outside += not (switchover_ack and pending)
     return {"syncs": syncs, "outside": outside}

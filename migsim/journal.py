@@ -17,7 +17,7 @@ from .events import format_of, parse, text_of
 
 SIDES = ("source", "destination")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-#: a line of QEMU's log backend: with `-msg timestamp=on`, or `pid@time:` (10.0)
+#: a line of QEMU's log backend: with `-msg timestamp=on`, or `pid@time:` (10.0; the number is the thread's)
 LINE = re.compile(r"(?:(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.(\d{6}))?Z |(\d{1,10})@(\d{1,11})\.(\d{6}):)"
                   r"([a-z_0-9]+)(?: (.*))?", re.ASCII)
 LEFT_OUT = re.compile(r"\.\.\. (\d+) lines left out \.\.\.")

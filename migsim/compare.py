@@ -189,7 +189,6 @@ def rp_errors(events: list[Timed]) -> set[int]:
             last = k
         elif name == "source_return_path_thread_bad_end" and last >= 0:
             out.add(last)
-            last = -1
     return out
 
 

@@ -271,7 +271,7 @@ def _regexes(name: str) -> tuple[tuple[re.Pattern[str], tuple[int, ...]], ...]:
     for form in sorted(EVENTS.get(name, ()), key=lambda f: -len(f.template)):
         parts = re.split(r"(0x%x|%x|%d|%s)", form.template)
         pattern = "".join(_PATTERNS.get(p) or re.escape(p) for p in parts)
-        out.append((re.compile(pattern, re.DOTALL), tuple(_BASES.get(p, 0) for p in parts[1::2])))
+        out.append((re.compile(pattern), tuple(_BASES.get(p, 0) for p in parts[1::2])))
     return tuple(out)
 
 

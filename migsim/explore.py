@@ -17,6 +17,7 @@ from .ladder import CODE_BASES, P7_DIFF, Binary, CodeBase
 from .properties import PROPERTIES, Environment
 from .qemu import completion, incoming, machine, migration, savevm, switchover_ack, system, vfio
 from .qemu.state import INCOMING, MAIN, MIG, RP, Config, World, bql_lock
+from .qemu.stream import Record
 
 NAMES = {MIG: "M", RP: "R", INCOMING: "D", MAIN: "B"}
 THREADS = {letter: tid for tid, letter in NAMES.items()}
@@ -29,21 +30,71 @@ WHO = {"M": "migration thread", "R": "return-path thread", "D": "destination", "
 LOCAL: set[Callable] = {
     savevm.qemu_savevm_query_pending, migration.iteration_after_fast_query, migration.iteration_after_estimate,
     migration.migration_iteration_go_next, migration.iteration_decide, migration.migration_iteration_run,
-    savevm.qemu_savevm_state_iterate, vfio.vfio_state_pending, vfio.vfio_query_stop_copy_size,
+    vfio.vfio_query_stop_copy_size,
     vfio.set_device_state_done, vfio.vmstate_change_done, vfio.vfio_vmstate_change_prepare, vfio.vfio_vmstate_change,
     vfio.vfio_final_precopy_reinit_check, system.vm_state_notify, system.bdrv_drain_all, completion.vm_stopped,
     vfio.save_complete_trace, savevm.complete_one_done, savevm.iterable_saved, savevm.non_iterable_saved,
     savevm.complete_one, vfio.vfio_save_complete_precopy, migration.rp_loop, switchover_ack.source_switchover_acked,
-    migration.rp_after_message, migration.rp_end, completion.switchover_check_ack, completion.completion_failed,
+    migration.rp_after_message, migration.rp_end,
     savevm.qemu_savevm_state_complete_precopy_iterable, system.resume_all_vcpus, savevm.socket_wait,
     completion.completion_unlock, migration.bql_unlock_step, system.main_loop_unlock, system.qmp_command,
     completion.complete_non_iterable, migration.migration_rate_limit, migration.finish_schedule_cleanup,
-    vfio.vfio_migration_state_notifier_failed, completion.migration_switchover_start, system.vm_start,
+    vfio.vfio_migration_state_notifier_failed, system.vm_start,
 }
 #: the destination handles one message in one step, answer included
 LOCAL |= {f for f in vars(incoming).values() if callable(f) and getattr(f, "__module__", "") == incoming.__name__
           and f is not incoming.incoming_receive}
 LOCAL |= {vfio.vfio_load_state, vfio.load_device_data}
+
+
+#: steps of the loop that put nothing on a channel and take nothing off: the channels are shared, not copied
+NO_CHANNEL: set[Callable] = {
+    migration.migration_loop, migration.migration_detect_error, savevm.qemu_savevm_query_pending,
+    savevm.query_pending_done, savevm.qemu_savevm_state_iterate, vfio.vfio_state_pending, vfio.vfio_report_pending,
+    vfio.clear_request, vfio.vfio_query_precopy_size, vfio.clear_initial_data_sent, vfio.reinit_request_ack,
+    vfio.request_ack, vfio.vfio_save_iterate, vfio.vfio_send_init_data_flag, vfio.set_state, bql_lock,
+    switchover_ack.migration_can_switchover, switchover_ack.can_switchover_counter, completion.migration_completion,
+    completion.migration_stop_vm, completion.migration_switchover_prepare, completion.migration_switchover_start,
+    completion.switchover_check_ack, system.vm_stop_force_state, system.main_loop,
+}
+#: where a step carries the index of the device that it touches; all others touch no device
+DEVICE_ARG: dict[Callable, int] = {
+    **{f: 1 for f in (
+        vfio.vfio_state_pending, vfio.vfio_report_pending, vfio.clear_request, vfio.vfio_query_precopy_size,
+        vfio.clear_initial_data_sent, vfio.reinit_request_ack, vfio.request_ack, vfio.vfio_save_iterate,
+        vfio.vfio_send_init_data_flag, vfio.save_iterate_send, vfio.vfio_query_stop_copy_size,
+        vfio.vfio_save_complete_precopy, vfio.save_complete_block, vfio.save_complete_put, vfio.save_complete_trace,
+        vfio.vfio_final_precopy_reinit_check, vfio.vfio_migration_state_notifier_failed, vfio.save_cleanup_done)},
+    **{f: 2 for f in (vfio.set_state, vfio.set_device_state_done, vfio.vfio_vmstate_change_prepare,
+                      vfio.vfio_vmstate_change)},
+}
+
+
+#: steps that see no device, and steps of the loop that see only the device they are about
+NO_DEVICE: set[Callable] = {
+    migration.migration_loop, migration.migration_detect_error, savevm.query_pending_done, bql_lock,
+    switchover_ack.migration_can_switchover, switchover_ack.can_switchover_counter, completion.migration_completion,
+    completion.migration_switchover_prepare, completion.switchover_check_ack}
+ONE_DEVICE: set[Callable] = {
+    vfio.vfio_state_pending, vfio.vfio_report_pending, vfio.clear_request, vfio.vfio_query_precopy_size,
+    vfio.clear_initial_data_sent, vfio.reinit_request_ack, vfio.request_ack, vfio.vfio_save_iterate,
+    vfio.vfio_send_init_data_flag, vfio.save_iterate_send, savevm.qemu_savevm_state_iterate}
+
+
+#: steps of the migration thread that commute with everything once management can do nothing any more: they touch
+#: neither the ACK counter nor what the kernel's device shows; taken alone when reducing (a partial order)
+QUIET: set[Callable] = (NO_CHANNEL - {
+    savevm.query_pending_done, switchover_ack.can_switchover_counter, vfio.vfio_query_precopy_size,
+    vfio.vfio_save_iterate, vfio.set_state, system.vm_stop_force_state, completion.switchover_check_ack,
+    system.main_loop,
+}) | {vfio.save_iterate_send, vfio.save_complete_put, savevm.qemu_savevm_state_non_iterable, savevm.send_eof,
+      completion.switchover_started}
+
+
+#: quiet steps that look at a device's state, and what is left of a stop once all checks have been made
+SEES_STATE: set[Callable] = {vfio.vfio_state_pending, savevm.qemu_savevm_state_iterate}
+TAIL: set[Callable] = {vfio.set_state, vfio.vmstate_change_done, vfio.vfio_vmstate_change, vfio.set_device_state_done,
+                       system.bdrv_drain_all, system.main_loop_unlock, system.main_loop}
 
 
 class Limits(NamedTuple):
@@ -145,6 +196,7 @@ class Explorer:
 
     def __init__(self, which: Variant, limits: Limits, reduce: bool = True) -> None:
         self.which, self.limits = which, limits
+        self.reduce = reduce
         self.local = LOCAL if reduce else set()
         self.acct = Choices()
         self.env = Environment(limits.reinits, limits.management != "none", limits.management == "stop-cont",
@@ -198,18 +250,69 @@ class Explorer:
 
     # --- transitions ---
 
-    def successors(self, w: World) -> Iterator[tuple[str, World]]:
-        """(label, world) of everything that can happen next."""
-        for tid in (MIG, RP, INCOMING, MAIN):
-            stack = w.threads[tid]
-            if stack and not blocked(w, stack[-1]):
-                yield from self._thread(w, tid, NAMES[tid])
-                if w.env.failures and stack[-1][0] is vfio.vfio_query_precopy_size and stack[-1][2]:
-                    yield from self._thread(w, tid, NAMES[tid] + "f")
-        yield from self._environment(w)
+    def step(self, w: World, tid: int, bits: tuple[bool, ...], fail: bool = False) -> World | None:
+        """One transition of a thread with the given answers; None if it has to wait."""
+        stack = w.threads[tid]
+        step = stack[-1]
+        new = clone(w, tid, tid == INCOMING or step[0] not in NO_CHANNEL)
+        acct, local, stack = self.acct, self.local, new.threads[tid]
+        acct.bits, acct.asked = bits, 0
+        new.tid = tid
+        touched: list[int] = []
+        while True:
+            stack.pop()
+            at = DEVICE_ARG.get(step[0])
+            if at and tid != INCOMING and step[at] not in touched:
+                touched.append(step[at])
+                own_device(new, step[at])
+            if fail:
+                new.skern[step[1]].fail_next, fail = True, False
+                new.env = new.env._replace(failures=0)
+            cost = step[0](new, *step[1:])
+            if cost.__class__ is str:
+                if step is w.threads[tid][-1]:
+                    return None
+                stack.append(step)
+                break
+            if not stack:
+                break
+            step = stack[-1]
+            if step[0] not in local:
+                break
+        return new
 
-    def _thread(self, w: World, tid: int, label: str) -> Iterator[tuple[str, World]]:
-        open_ = [()]
+    def environment(self, w: World) -> list[str]:
+        """Labels of what the environment may do now."""
+        e, s, out = w.env, w.src, []
+        if e.reinits:
+            out += [f"E{i}" for i, kernel in enumerate(w.skern) if self._may_reinit(w, i, kernel)]
+        main = w.threads[MAIN]
+        if s.bql >= 0 or s.bottom_halves or not main or main[-1][0] is not system.main_loop:
+            return out
+        if e.stops and s.runstate == "running":
+            out.append("S")
+        if e.conts and e.stopped and s.runstate == "paused":
+            out.append("C")
+        if e.cancels and s.state in migration.RUNNING_STATES and s.state != "cancelling":
+            out.append("X")
+        return out
+
+    def act(self, w: World, label: str) -> World:
+        """The world after the environment has done something."""
+        e = w.env
+        if label[0] != "E":
+            name, env = {"S": ("stop", e._replace(stops=0, stopped=True)), "C": ("cont", e._replace(conts=0)),
+                         "X": ("migrate_cancel", e._replace(cancels=0))}[label]
+            return self._command(w, name, env)
+        new = clone(w, MIG, False)
+        own_device(new, int(label[1:]))
+        new.skern[int(label[1:])].reinit(1)
+        new.env = e._replace(reinits=e.reinits - 1)
+        return new
+
+    def answers(self, w: World, tid: int, label: str) -> Iterator[tuple[str, World]]:
+        """One thread's transition with every combination of answers to the questions it asks."""
+        open_: list[tuple[bool, ...]] = [()]
         while open_:
             bits = open_.pop()
             new = self.step(w, tid, bits, label.endswith("f"))
@@ -218,50 +321,14 @@ class Explorer:
             if new is not None:
                 yield label + "".join("01"[b] for b in bits), new
 
-    def step(self, w: World, tid: int, bits: tuple[bool, ...], fail: bool = False) -> World | None:
-        """One transition of a thread with the given answers; None if it has to wait."""
-        new = clone(w, tid)
-        acct, local, stack = self.acct, self.local, new.threads[tid]
-        acct.bits, acct.asked = bits, 0
-        new.tid = tid
-        if fail:
-            new.skern[stack[-1][1]].fail_next = True
-            new.env = new.env._replace(failures=0)
-        step = stack.pop()
-        cost = step[0](new, *step[1:])
-        if cost.__class__ is str:
-            return None
-        while stack and stack[-1][0] in local:
-            step = stack.pop()
-            cost = step[0](new, *step[1:])
-            if cost.__class__ is str:
-                stack.append(step)
-                break
-        if tid in (MIG, MAIN):
-            self._watch(w, new)
-        return new
-
-    def _watch(self, old: World, new: World) -> None:
-        for before, after, there in zip(old.skern, new.skern, new.dkern, strict=True):
-            if after.state == "STOP_COPY" != before.state and there.loaded < after.announced:
-                new.env = new.env._replace(unloaded=True)
-
-    def _environment(self, w: World) -> Iterator[tuple[str, World]]:
-        e, s = w.env, w.src
-        idle = s.bql < 0 and w.threads[MAIN] and w.threads[MAIN][-1][0] is system.main_loop and not s.bottom_halves
-        if idle and e.stops and s.runstate == "running":
-            yield "S", self._command(w, "stop", e._replace(stops=0, stopped=True))
-        if idle and e.conts and e.stopped and s.runstate == "paused":
-            yield "C", self._command(w, "cont", e._replace(conts=0))
-        if idle and e.cancels and s.state in migration.RUNNING_STATES and s.state != "cancelling":
-            yield "X", self._command(w, "migrate_cancel", e._replace(cancels=0))
-        if e.reinits:
-            for i, kernel in enumerate(w.skern):
-                if self._may_reinit(w, i, kernel):
-                    new = clone(w, MIG)
-                    new.skern[i].reinit(1)
-                    new.env = e._replace(reinits=e.reinits - 1)
-                    yield f"E{i}", new
+    def thread(self, w: World, tid: int) -> Iterator[tuple[str, World]]:
+        """(label, world) of all that a thread can do next."""
+        if not w.threads[tid] or blocked(w, w.threads[tid][-1]):
+            return
+        step = w.threads[tid][-1]
+        yield from self.answers(w, tid, NAMES[tid])
+        if w.env.failures and step[0] is vfio.vfio_query_precopy_size and step[2]:
+            yield from self.answers(w, tid, NAMES[tid] + "f")
 
     def _may_reinit(self, w: World, i: int, kernel: KernelDevice) -> bool:
         if kernel.state not in ("PRE_COPY", "PRE_COPY_P2P"):
@@ -274,6 +341,8 @@ class Explorer:
 
     def _command(self, w: World, name: str, env: Environment) -> World:
         new = clone(w, MAIN)
+        for i in range(len(new.sdev)):
+            own_device(new, i)
         new.env = env
         new.src.commands = ((name, ()),)
         new.tid, stack = MAIN, new.threads[MAIN]
@@ -287,14 +356,27 @@ class Explorer:
 
     def apply(self, w: World, label: str) -> World | None:
         """The world after one labelled transition; None if it is not possible here."""
-        head = label[0]
-        if head in "SCXE":
-            return next((new for name, new in self._environment(w) if name == label), None)
-        bits = tuple(c == "1" for c in label[1:] if c in "01")
-        tid = THREADS[head]
-        if not w.threads[tid] or blocked(w, w.threads[tid][-1]):
+        if label[0] in "SCXE":
+            return self.act(w, label) if label in self.environment(w) else None
+        if label[0] not in THREADS:
             return None
-        return self.step(w, tid, bits, "f" in label)
+        new = next((x for name, x in self.thread(w, THREADS[label[0]]) if name == label), None)
+        if new is not None:
+            watch(w, new)
+        return new
+
+
+def watch(old: World, new: World) -> None:
+    """Note when a device enters STOP_COPY while an initial chunk that it has announced is not loaded."""
+    for before, after, there in zip(old.skern, new.skern, new.dkern, strict=True):
+        if after.state == "STOP_COPY" != before.state and there.loaded < after.announced:
+            new.env = new.env._replace(unloaded=True)
+
+
+def quiet(record: Record) -> bool:
+    """Whether the destination takes a record without an answer and without loading initial data."""
+    return not any(item[0] == vfio.INIT_DATA_SENT or (len(item) > 2 and item[2] in "IR")
+                   for item in record.payload if isinstance(item, tuple)) and record.kind != "EOF"
 
 
 def blocked(w: World, step: tuple) -> bool:
@@ -313,29 +395,28 @@ GUARDS: dict[Callable, Callable[[World], bool]] = {
 }
 
 
-def clone(w: World, tid: int) -> World:
-    """A copy for a step of one thread: what that thread cannot touch is shared."""
+def clone(w: World, tid: int, channels: bool = True) -> World:
+    """A copy for a step of one thread: what that thread cannot touch is shared. Source devices are copied by
+    `own_device` when a step touches one."""
     new = object.__new__(World)
     new.__dict__ = d = w.__dict__.copy()
     threads = w.threads[:]
     threads[tid] = threads[tid][:]
     d["threads"] = threads
     if tid == INCOMING:
-        d["dst"], d["ddev"] = w.dst.copy(), [x.copy() for x in w.ddev]
-        d["dkern"], d["forward"], d["back"] = [x.copy() for x in w.dkern], w.forward.copy(), w.back.copy()
-    elif tid == RP:
-        d["src"], d["back"] = w.src.copy(), w.back.copy()
+        d["dst"], d["ddev"], d["dkern"] = w.dst.copy(), [x.copy() for x in w.ddev], [x.copy() for x in w.dkern]
     else:
-        d["src"], d["sdev"], d["skern"] = w.src.copy(), [x.copy() for x in w.sdev], [x.copy() for x in w.skern]
+        d["src"] = w.src.copy()
+        if tid != RP:
+            d["sdev"], d["skern"] = w.sdev[:], w.skern[:]
+    if channels:
         d["forward"], d["back"] = w.forward.copy(), w.back.copy()
     return new
 
 
-def digest(w: World) -> int:
-    """64-bit digest of the explored state."""
-    return hash((w.env, w.src.key(), w.dst.key(), *[d.key() for d in w.sdev], *[d.key() for d in w.ddev],
-                 *[k.key() for k in w.skern], *[k.key() for k in w.dkern], w.forward.key(), w.back.key(),
-                 *map(tuple, w.threads)))
+def own_device(w: World, i: int) -> None:
+    """Copy source device `i` before it is changed."""
+    w.sdev[i], w.skern[i] = w.sdev[i].copy(), w.skern[i].copy()
 
 
 class Finding(NamedTuple):

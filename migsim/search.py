@@ -1,14 +1,15 @@
 """Breadth-first search with digests and a parent index; verdicts (anchors: stateright, SPIN)."""
 from __future__ import annotations
 
+import gc
 import time
 from array import array
 from collections import deque
 from collections.abc import Callable
 
-from .explore import Explorer, Finding, Result, digest
+from .explore import Explorer, Finding, Result
 from .properties import ENDS, PROPERTIES
-from .qemu.state import World
+from .space import Space, Vector
 
 MANAGEMENT = "SCX"
 
@@ -27,7 +28,9 @@ class Search:
         self.broken: dict[str, int] = {}
         self.seen: dict[int, int] = {}
         self.parents, self.labels = array("l"), array("H")
-        self.names: dict[str, int] = {}
+        self.space: Space
+        self.names: dict[str, int] = {"": 0}
+        self.verdicts: dict[tuple[int, int], tuple[bool, list[str], list[str]]] = {}
         self.edges_from, self.edges_to = array("l"), array("l")
         self.ends: list[int] = []
         self.transitions = self.depth = 0
@@ -35,54 +38,77 @@ class Search:
     def run(self) -> Result:
         """Search, then judge."""
         began = time.perf_counter()
+        collecting = gc.isenabled()
+        gc.disable()  # worlds hold no cycles; scanning millions of them would take most of the time
         try:
             complete = self._search()
         except KeyboardInterrupt:
             complete = False
+        finally:
+            if collecting:
+                gc.enable()
         findings = tuple(self._finding(p, complete) for p in self.ids)
         e = self.explorer
         return Result(e.which, e.limits, complete, len(self.seen), self.transitions, self.depth,
                       time.perf_counter() - began, findings)
 
     def _search(self) -> bool:
-        first = self.explorer.start()
-        self._add(digest(first), -1, "", first)
-        frontier: deque[tuple[int, int, World]] = deque([(0, 0, first)])
-        seen, successors = self.seen, self.explorer.successors
-        while frontier:
-            number, depth, world = frontier.popleft()
-            if world.src.state in ENDS:
-                continue
-            for label, new in successors(world):
-                self.transitions += 1
-                d = digest(new)
-                to = seen.get(d)
-                if to is None:
-                    if len(seen) >= self.max_states:
-                        return False
-                    to = self._add(d, number, label, new)
-                    frontier.append((to, depth + 1, new))
-                    self.depth = depth + 1
-                if label[0] not in MANAGEMENT:
-                    self.edges_from.append(number)
-                    self.edges_to.append(to)
-            if self.progress and not number % 4096:
-                self.progress(len(seen), self.transitions, depth)
+        space = self.space = Space(self.explorer)
+        seen, parents, labels = self.seen, self.parents, self.labels
+        edges_from, edges_to, names = self.edges_from, self.edges_to, self.names
+        successors, judge = space.successors, self._judge
+        frontier: deque[Vector] = deque()
+        following: deque[Vector] = deque([space.first])
+        seen[hash(space.first)] = 0
+        parents.append(-1)
+        labels.append(0)
+        judge(space.first, 0)
+        number, count, transitions = 0, 1, 0
+        while following:
+            frontier, following = following, deque()
+            for vector in frontier:
+                if vector:  # an end has nothing after it
+                    for label, new in successors(vector):
+                        transitions += 1
+                        digest = hash(new)
+                        to = seen.get(digest)
+                        if to is None:
+                            if count >= self.max_states:
+                                return False
+                            to = seen[digest] = count
+                            count += 1
+                            parents.append(number)
+                            labels.append(names.setdefault(label, len(names)))
+                            following.append(() if judge(new, to) else new)
+                        if label[0] not in MANAGEMENT:
+                            edges_from.append(number)
+                            edges_to.append(to)
+                number += 1
+                if not number & 8191:
+                    self.transitions = transitions
+                    if self.progress:
+                        self.progress(count, transitions, self.depth)
+            self.depth += bool(following)
+            self.transitions = transitions
         return True
 
-    def _add(self, d: int, parent: int, label: str, world: World) -> int:
-        number = self.seen[d] = len(self.seen)
-        self.parents.append(parent)
-        self.labels.append(self.names.setdefault(label, len(self.names)))
-        if world.src.state in ENDS:
+    def _judge(self, vector: Vector, number: int) -> bool:
+        """Judge the properties in a new state; tells whether it is an end. What they see are source and environment."""
+        key = vector[0], vector[-1]
+        got = self.verdicts.get(key)
+        if got is None:
+            world = self.space.world(vector)
+            env = world.env
+            met = [p for p in self.judged if p.premise(world, env)]
+            got = self.verdicts[key] = (world.src.state in ENDS, [p.id for p in met],
+                                        [p.id for p in met if not p.holds(world, env)])
+            self.met.update(got[1])
+        end, _, broken = got
+        for p in broken:
+            self.broken.setdefault(p, number)
+        if end:
             self.ends.append(number)
-        env = world.env
-        for p in self.judged:
-            if p.id not in self.broken and p.premise(world, env):
-                self.met.add(p.id)
-                if not p.holds(world, env):
-                    self.broken[p.id] = number
-        return number
+        return end
 
     def path(self, number: int) -> tuple[str, ...]:
         """Labels from the start to a state."""

@@ -202,6 +202,12 @@ class World:
         """Trace on the destination."""
         self.ev((self.now, DST, name, args))
 
+    def shallow(self) -> World:
+        """A copy that shares every part."""
+        new = object.__new__(World)
+        new.__dict__ = self.__dict__.copy()
+        return new
+
     def copy(self) -> World:
         """An independent copy; configuration and driver are shared."""
         new = object.__new__(World)

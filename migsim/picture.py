@@ -1,0 +1,514 @@
+"""A journal as a picture: lanes, events on them, bands of states, messages that take time, the counter of awaited ACKs.
+
+The static twin (svg.py) and the player draw the same model. It is made from trace events only, so that a recording of
+real QEMU gives the same picture as a simulated run. Equal loop turns are folded into one item; the protocol events
+(compare.PROTOCOL) are never folded. Times are microseconds since the source's first status `setup`.
+"""
+from __future__ import annotations
+
+import difflib
+from collections import Counter, deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from math import log2
+from typing import NamedTuple
+
+from .compare import protocol_events, rp_errors
+from .explain import COMMANDS, UNDERFLOW, explain, function_of, thread_of
+from .journal import Event, Journal
+
+#: more items than this are not drawn; what is left out is said
+MAX_ITEMS = 4000
+#: a receipt may be stamped that much before its sending (microseconds): two threads, one clock
+SLACK_US = 300
+STATES = ("ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P")
+#: device data sent that close to each other are one message
+GAP_US = 20_000
+
+
+class Lane(NamedTuple):
+    """A row of the picture. `kind`: guest, status, device, thread or counter."""
+
+    key: str
+    label: str
+    side: str
+    kind: str
+
+
+class Item(NamedTuple):
+    """One step of the player: an event (`kind` protocol or detail) or a fold of equal ones (`kind` fold).
+
+    `lane` is where it is drawn, `thread` whose present function it tells; both are keys. `first`: index in the journal.
+    """
+
+    us: int
+    end: int
+    kind: str
+    lane: str
+    thread: str
+    name: str
+    text: str
+    what: str
+    why: str
+    function: str
+    patch: int
+    count: int
+    first: int
+    differs: bool = False
+
+
+class Band(NamedTuple):
+    """A state that lasts from `us` to `end`. `state` picks the pattern, `label` is what is written."""
+
+    lane: str
+    us: int
+    end: int
+    state: str
+    label: str
+
+
+class Message(NamedTuple):
+    """What travels. `us`..`us_last`: sent; `at`..`at_last`: received, None if no receipt is in the journal.
+
+    `kind`: command, data, marker, ack, pong, shut or state.
+    """
+
+    kind: str
+    label: str
+    sender: str
+    us: int
+    us_last: int
+    receiver: str
+    at: int | None
+    at_last: int | None
+    count: int
+
+
+class Change(NamedTuple):
+    """The number of awaited ACKs becomes `value`."""
+
+    us: int
+    value: str
+
+
+@dataclass
+class Picture:
+    """The model of one journal. `downtime`: (from, to) of every stop for a switchover; `span`: first and last us."""
+
+    title: str
+    lanes: list[Lane]
+    items: list[Item]
+    bands: list[Band]
+    messages: list[Message]
+    counter: list[Change]
+    downtime: list[tuple[int, int]]
+    span: tuple[int, int]
+    home: tuple[int, int]
+    events: int
+    notes: list[str] = field(default_factory=list)
+
+
+# --- what is folded ---
+
+_TURN = """savevm_section_start savevm_section_end savevm_state_iterate vfio_state_pending vfio_state_pending_estimate
+ vfio_state_pending_exact vfio_query_precopy_size vfio_query_stop_copy_size vfio_save_iterate vfio_save_iterate_start
+ vfio_save_block vfio_save_block_precopy_empty_hit qemu_savevm_query_pending migration_bitmap_sync_start
+ migration_bitmap_sync_end migrate_transferred migration_rate_limit_pre migration_rate_limit_post
+ migrate_pending_estimate migrate_pending_exact ram_save_iterate_big_wait vmstate_save vmstate_downtime_save
+ savevm_command_send"""
+_LOAD = """qemu_loadvm_state_section qemu_loadvm_state_section_partend qemu_loadvm_state_section_command ram_load_start
+ ram_load_complete vfio_load_state vfio_load_state_device_data loadvm_process_command_ping vmstate_load
+ vmstate_downtime_load qemu_loadvm_state_section_startfull"""
+_OTHER = {
+    "waiting for messages": "source_return_path_thread_loop_top",
+    "host IOMMU": "iommufd_cdev_connect_and_bind iommufd_cdev_alloc_ioas iommufd_cdev_attach_ioas_hwpt "
+                  "iommufd_cdev_pasid_attach_ioas_hwpt iommufd_cdev_device_info",
+    "calc-dirty-rate": "dirtyrate_set_state dirtyrate_calculate",
+    "requests of states": "vfio_migration_set_state",
+    "postcopy pages": "postcopy_discard_send_range postcopy_discard_send_finish postcopy_init_range "
+                      "postcopy_cleanup_range qemu_savevm_send_postcopy_ram_discard "
+                      "loadvm_postcopy_ram_handle_discard loadvm_postcopy_ram_handle_discard_header "
+                      "loadvm_postcopy_ram_handle_discard_end",
+}
+_FOLDS = {name: what for what, names in (("the loop", _TURN), ("loading", _LOAD), *_OTHER.items())
+          for name in names.split()}
+_FRAMES = frozenset(("savevm_section_start", "savevm_section_end", "qemu_loadvm_state_section",
+                     "source_return_path_thread_loop_top"))
+#: what a fold counts: the first of these that it has
+_COUNTED = {"savevm_state_iterate": "loop turns", "vmstate_downtime_save": "device states saved",
+            "qemu_loadvm_state_section": "sections loaded"}
+_SINGULAR = {"loop turns": "loop turn", "device states saved": "device state saved",
+             "sections loaded": "section loaded"}
+_WHY_FOLD = {
+    "loop turns": "the loop queries, sends and waits; nothing of the protocol happens",
+    "sections loaded": "RAM and device data are loaded in the order they came",
+}
+_ON_DEVICE = frozenset((
+    "vfio_migration_init", "vfio_migration_realize", "vfio_migration_set_state", "vfio_migration_set_device_state",
+    "vfio_vmstate_change_prepare", "vfio_vmstate_change", "vfio_migration_state_notifier",
+    "vfio_query_precopy_size_request_switchover_ack", "vfio_save_cleanup", "vfio_load_cleanup"))
+
+
+def protocol_indexes(journal: Journal, devices: dict[tuple[str, str], int]) -> dict[int, tuple[str, tuple]]:
+    """Index in the journal -> (log and thread it is compared in, what is compared) of every protocol event.
+
+    compare.protocol_events() says what counts; device names are replaced by numbers (10.0 calls them VFIO_FD4).
+    """
+    out: dict[int, tuple[str, tuple]] = {}
+    for side in ("source", "destination"):
+        where = [i for i, e in enumerate(journal.events) if e.side == side]
+        timed = [(e.us, e.name, e.args) for e in journal.events if e.side == side]
+        threads, errors = protocol_events(timed, side), rp_errors(timed)
+        queues = [deque(keys) for keys in threads]
+        for k, (_, name, args) in enumerate(timed):
+            thread = int(name.startswith("source_return_path_thread") or k in errors)
+            queue = queues[thread]
+            if queue and queue[0][0] == name and _same(queue[0], name, args):
+                key = tuple([devices.get((side, x), x) if isinstance(x, str) else x for x in queue.popleft()])
+                out[where[k]] = f"{side}/{thread}", key
+    return out
+
+
+def _same(key: tuple, name: str, args: tuple) -> bool:
+    if name == "qemu_savevm_query_pending":
+        return len(args) >= 6 and key[1:] == (int(args[0]), int(args[1]), *args[6:8])
+    if key[1:] == ("POSTCOPY_RAM_DISCARD",):
+        return args[:1] == key[1:]
+    return key[1:] == tuple(args)
+
+
+def device_numbers(events: Iterable[Event]) -> dict[tuple[str, str], int]:
+    """(side, device name) -> its number on that side, in the order of vfio_migration_init (or first seen)."""
+    out: dict[tuple[str, str], int] = {}
+    counts = {"source": 0, "destination": 0}
+    for e in events:
+        if e.name.startswith("vfio_") and len(e.args) and (e.side, e.args[0]) not in out and e.get("name") is not None:
+            out[e.side, str(e.args[0])] = counts[e.side]
+            counts[e.side] += 1
+    return out
+
+
+class _Builder:
+    """One pass over the events."""
+
+    def __init__(self, journal: Journal, title: str) -> None:
+        self.events = journal.events
+        setup = next((e.us for e in self.events if e.side == "source" and e.name == "migrate_set_state"), 0)
+        self.origin = setup
+        self.devices = device_numbers(self.events)
+        self.protocol = protocol_indexes(journal, self.devices)
+        self.title = title
+        self.items: list[Item] = []
+        self.folds: dict[str, list] = {}  # side -> [what, thread, indexes]
+        self.phase = "main"
+
+    def items_of(self) -> list[Item]:
+        """Events and folds in time order."""
+        errors = {i for i, (log, key) in self.protocol.items() if log.endswith("/1")}
+        for i, e in enumerate(self.events):
+            if e.side == "source":
+                if e.name == "savevm_state_header":
+                    self.phase = "migration"
+                elif e.name == "migration_cleanup":
+                    self.phase = "main"
+            what = None if i in self.protocol else _FOLDS.get(e.name)
+            if e.name in _FRAMES and e.side in self.folds:  # belongs to any fold
+                what = self.folds[e.side][0]
+            if what:
+                self._fold(i, e, what)
+                continue
+            self._flush(e.side)
+            thread = "source/return-path" if i in errors else self._thread(e)
+            on_device = e.name in _ON_DEVICE and (e.side, e.args[0]) in self.devices if e.args else False
+            lane = f"{e.side}/device{self.devices[e.side, e.args[0]]}" if on_device else thread
+            said = explain(e.name, e.args)
+            us = e.us - self.origin
+            self.items.append(Item(us, us, "protocol" if i in self.protocol else "detail", lane, thread, e.name,
+                                   e.text.strip(), said.what, said.why, said.function, said.patch, 1, i))
+        for side in ("source", "destination"):
+            self._flush(side)
+        self.items.sort(key=lambda item: (item.us, item.first))
+        return self.items
+
+    def _thread(self, e: Event) -> str:
+        if e.name == "migrate_set_state" and e.args[:1] in (("cancelling",), ("setup",), ("failed",)):
+            return f"{e.side}/main"
+        return f"{e.side}/{thread_of(e.name, e.side, self.phase)}"
+
+    def _fold(self, i: int, e: Event, what: str) -> None:
+        fold = self.folds.get(e.side)
+        if fold and fold[0] != what:
+            self._flush(e.side)
+            fold = None
+        if fold is None:
+            self.folds[e.side] = [what, self._thread(e), [i]]
+        else:
+            fold[2].append(i)
+
+    def _flush(self, side: str) -> None:
+        fold = self.folds.pop(side, None)
+        if not fold:
+            return
+        what, thread, indexes = fold
+        first, last = self.events[indexes[0]], self.events[indexes[-1]]
+        said = explain(first.name, first.args)
+        text, words, why, function, count = first.text.strip(), said.what, said.why, said.function, 1
+        if len(indexes) > 1:
+            names = Counter([self.events[i].name for i in indexes])
+            counted = next((n for n in _COUNTED if names[n]), None)
+            count = names[counted] if counted else len(indexes)
+            what = _COUNTED[counted] if counted else f"events ({what})"
+            why = _WHY_FOLD.get(what, "")
+            text = f"{count} {_SINGULAR.get(what, what) if count == 1 else what}"
+            text += f" ({len(indexes)} events)" if counted else ""
+            words = f"{text}; first: {said.what}; last: {explain(last.name, last.args).what}"
+            function = "migration_iteration_run" if names["savevm_state_iterate"] else function_of(last.name)
+        self.items.append(Item(first.us - self.origin, last.us - self.origin, "fold", thread, thread, first.name,
+                               text, words, why, function, 0, count, indexes[0]))
+
+    # --- bands ---
+
+    def bands_of(self, end: int) -> list[Band]:
+        """Status of both ends, state of every device, the guest."""
+        tracks: dict[str, list[tuple[int, str]]] = {}
+        running = {"source": False, "destination": False}
+        for e in self.events:
+            us = e.us - self.origin
+            if e.name == "migrate_set_state":
+                tracks.setdefault(f"{e.side}/status", []).append((us, str(e.args[0])))
+            elif e.name in ("vfio_migration_init", "vfio_migration_set_device_state") and len(e.args) > 1:
+                state = "RUNNING" if e.name == "vfio_migration_init" else str(e.args[1])
+                tracks.setdefault(f"{e.side}/device{self.devices[e.side, e.args[0]]}", []).append((us, state))
+            elif e.name == "vm_state_notify" and len(e.args) == 3:
+                running[e.side] = bool(e.args[0])
+                state = _GUEST[running["source"], running["destination"]]
+                if e.args[2] == "shutdown":
+                    state = "quit" if not any(running.values()) else state
+                tracks.setdefault("guest", []).append((us, state))
+        out = []
+        for lane, track in tracks.items():
+            merged = [t for k, t in enumerate(track) if not k or track[k - 1][1] != t[1]]
+            for (us, state), (until, _) in pairwise([*merged, (end, "")]):
+                out.append(Band(lane, us, until, state, _GUEST_LABEL.get(state, state) if lane == "guest" else state))
+        return out
+
+    def counter_of(self) -> list[Change]:
+        """The awaited ACKs as the source counts them; where its log does not tell, as the destination does."""
+        source, destination = [], []
+        for e in self.events:
+            us = e.us - self.origin
+            if e.name == "qemu_savevm_query_pending" and len(e.args) >= 8:
+                source.append((us, e.args[7]))
+            elif e.name == "source_return_path_thread_switchover_acked" and e.args:
+                source.append((us, e.args[0]))
+            elif e.name in _LEGACY_COUNT and e.args and isinstance(e.args[-1], int):
+                destination.append((us, e.args[-1]))
+        values = source or destination
+        changes = [Change(us, "underflow" if v == UNDERFLOW else str(v)) for k, (us, v) in enumerate(values)
+                   if not k or values[k - 1][1] != v]
+        return changes
+
+    def downtime_of(self, bands: list[Band]) -> list[tuple[int, int]]:
+        """Every stop of the guest that belongs to a switchover."""
+        starts = [e.us - self.origin for e in self.events
+                  if e.name == "vmstate_downtime_checkpoint" and e.args == ("src-downtime-start",)]
+        stops = [b for b in bands if b.lane == "guest" and b.state == "stopped"]
+        return [(start, b.end) for start in starts
+                for b in [next((b for b in stops if b.end > start and b.us >= start - SLACK_US), None)] if b]
+
+    # --- messages ---
+
+    def messages_of(self) -> list[Message]:
+        """Sendings and receipts paired in their order, per channel and kind, within each attempt."""
+        channels = self._channels()
+        out = []
+        for (_, kind, _), (sent, received, (label, sender, receiver)) in channels.items():
+            at = iter(received)
+            got = next(at, None)
+            for us in sent:
+                while got is not None and got + SLACK_US < us:  # its sending is not in the journal
+                    got = next(at, None)
+                out.append(Message(kind, label, sender, us, us, receiver, got, got, 1))
+                got = next(at, None)
+        out.sort(key=lambda m: m.us)
+        return _merged(out)
+
+    def _channels(self) -> dict[tuple, tuple[list[int], list[int], tuple[str, str, str]]]:
+        """(attempt, kind, key) -> (when sent, when received, (label, sender's lane, receiver's lane))."""
+        channels: dict[tuple, tuple[list[int], list[int], tuple[str, str, str]]] = {}
+        drained: dict[int, int] = {}  # device -> when its initial data were all sent: before patch 8 no event tells
+        traced = any(e.name == "vfio_send_init_data_flag" for e in self.events)
+        attempt = 0
+        for e in self.events:
+            us = e.us - self.origin
+            if e.name == "migrate_set_state" and e.side == "source" and e.args == ("setup",):
+                attempt += 1
+                drained.clear()
+            elif e.name == "vfio_save_iterate" and not traced and len(e.args) == 3 and not e.args[1]:
+                drained.setdefault(self.devices[e.side, e.args[0]], us)
+            end = self._end(e)
+            if not end:
+                continue
+            sent, kind, key, label, lanes = end
+            channel = channels.setdefault((attempt, kind, key), ([], [], (label, *lanes)))
+            channel[0 if sent else 1].append(us)
+            if kind == "marker" and not sent and not traced and key in drained:
+                channel[0].append(drained.pop(key))
+        return channels
+
+    def _end(self, e: Event) -> tuple[bool, str, object, str, tuple[str, str]] | None:
+        """(is it the sending, kind, key, label, lanes) of the message that begins or ends at this event."""
+        sent, kind = _ENDS.get((e.side, e.name), (False, ""))
+        if not kind or (not e.args and kind != "ack"):
+            return None
+        if kind in ("rp", "pong", "shut", "ack"):
+            kind = _RP_KINDS.get(e.args[0], "") if kind == "rp" else kind
+            return (sent, kind, kind, _RP_LABELS[kind], ("destination/main", "source/return-path")) if kind else None
+        key: object = self.devices.get((e.side, e.args[0]), 0)
+        if kind == "command":
+            key = label = COMMANDS.get(e.args[0], str(e.args[0])) if sent else str(e.args[0])
+        else:
+            if kind == "tag":
+                kind = _TAGS.get(e.args[-1], "")
+            label = f"{e.args[0]} {_TAG_LABELS.get(kind, '')}"
+        return (sent, kind, key, label, ("source/migration", "destination/main")) if kind else None
+
+
+def _merged(messages: list[Message]) -> list[Message]:
+    """Device data that follow each other closely are one message with a count."""
+    out: list[Message] = []
+    last: dict[str, int] = {}
+    for m in messages:
+        k = last.get(m.label) if m.kind == "data" else None
+        if k is not None and m.us - out[k].us_last <= GAP_US and (m.at is None) == (out[k].at is None):
+            out[k] = out[k]._replace(us_last=m.us, at_last=m.at, count=out[k].count + 1)
+            continue
+        if m.kind == "data":
+            last[m.label] = len(out)
+        elif m.sender == "source/migration":
+            last.clear()
+        out.append(m)
+    return out
+
+
+_GUEST = {(True, False): "source", (False, False): "stopped", (False, True): "destination", (True, True): "both"}
+_GUEST_LABEL = {"source": "runs on the source", "stopped": "stopped", "destination": "runs on the destination",
+                "both": "RUNS ON BOTH SIDES", "quit": "QEMU quits"}
+_LEGACY_COUNT = ("loadvm_state_switchover_ack_needed", "migration_request_switchover_ack_legacy",
+                 "migration_request_switchover_ack", "loadvm_approve_switchover", "loadvm_approve_switchover_legacy")
+_ENDS = {
+    ("source", "savevm_command_send"): (True, "command"), ("destination", "loadvm_process_command"): (False, "command"),
+    ("source", "vfio_save_block"): (True, "data"), ("destination", "vfio_load_state_device_data"): (False, "data"),
+    ("source", "vfio_send_init_data_flag"): (True, "marker"), ("destination", "vfio_load_state"): (False, "tag"),
+    ("source", "vfio_save_setup"): (True, "state"),
+    ("source", "vfio_save_device_config_state"): (True, "config"),
+    ("destination", "vfio_load_device_config_state_start"): (False, "config"),
+    ("destination", "migrate_send_rp_message"): (True, "rp"),
+    ("source", "source_return_path_thread_pong"): (False, "pong"),
+    ("source", "source_return_path_thread_shut"): (False, "shut"),
+    ("source", "source_return_path_thread_switchover_acked"): (False, "ack"),
+}
+_RP_KINDS = {1: "shut", 2: "pong", 7: "ack"}
+_RP_LABELS = {"shut": "SHUT", "pong": "PONG", "ack": "SWITCHOVER_ACK"}
+_TAGS = {0xFFFFFFFFEF100003: "state", 0xFFFFFFFFEF100005: "marker"}
+_TAG_LABELS = {"state": "setup", "config": "config", "marker": "INIT_DATA_SENT", "data": "data"}
+
+
+def _lanes(journal: Journal, items: list[Item], devices: dict[tuple[str, str], int]) -> list[Lane]:
+    """Rows from top to bottom; only threads that wrote something."""
+    seen = {item.thread for item in items}
+    names: dict[str, list[str]] = {"source": [], "destination": []}
+    for (side, name), _ in sorted(devices.items(), key=lambda d: d[1]):
+        names[side].append(name)
+    out = [Lane("guest", "guest", "", "guest"), Lane("source/status", "Source", "source", "status")]
+    out += [Lane(f"source/device{k}", name, "source", "device") for k, name in enumerate(names["source"])]
+    out += [Lane(f"source/{t}", t + " thread", "source", "thread") for t in ("main", "migration", "return-path")
+            if f"source/{t}" in seen or t != "return-path"]
+    out.insert(-1, Lane("counter", "ACKs awaited", "source", "counter"))
+    out += [Lane("destination/status", "Destination", "destination", "status"),
+            Lane("destination/main", "main thread (incoming)", "destination", "thread")]
+    if "destination/listen" in seen:
+        out.append(Lane("destination/listen", "listen thread", "destination", "thread"))
+    return out + [Lane(f"destination/device{k}", name, "destination", "device")
+                  for k, name in enumerate(names["destination"])]
+
+
+def picture(journal: Journal, title: str = "") -> Picture:
+    """The model of a journal."""
+    return _picture(journal, title)[0]
+
+
+def _picture(journal: Journal, title: str) -> tuple[Picture, _Builder]:
+    b = _Builder(journal, title)
+    items, notes = b.items_of(), list(journal.notes)
+    first, last = (items[0].us, max(i.end for i in items)) if items else (0, 1)
+    bands = b.bands_of(last)
+    shutdown = next((e.us - b.origin for e in reversed(b.events)
+                     if e.name == "runstate_set" and "shutdown" in map(str, e.args[-1:])), last)
+    inside = [i.us for i in items if i.us < shutdown and i.name != "migration_cancel"] or [last]
+    home = (max(first, 0), max(inside[-1], 1))
+    if len(items) > MAX_ITEMS:
+        items, note = _fewer(items)
+        notes.append(note)
+    return Picture(title, _lanes(journal, items, b.devices), items, bands, b.messages_of(), b.counter_of(),
+                   b.downtime_of(bands), (first, max(last, first + 1)), home, len(b.events), notes), b
+
+
+def _fewer(items: list[Item]) -> tuple[list[Item], str]:
+    """Protocol events and the first of the rest; a line that says what is not drawn."""
+    keep = MAX_ITEMS - sum(i.kind == "protocol" for i in items)
+    out = []
+    for item in items:
+        if item.kind == "protocol":
+            out.append(item)
+        elif keep > 0:
+            out.append(item)
+            keep -= 1
+    gone = len(items) - len(out)
+    return out, f"{gone} of {len(items)} steps are not drawn (none of them a protocol event)"
+
+
+def pictures(journal: Journal, other: Journal | None = None, titles: tuple[str, str] = ("", "")) -> list[Picture]:
+    """One or two pictures; with two, the protocol events that only one of them has are marked (`differs`)."""
+    one, b = _picture(journal, titles[0])
+    if other is None:
+        return [one]
+    two, c = _picture(other, titles[1])
+    only = _differences(b.protocol, c.protocol)
+    for p, gone in zip((one, two), only, strict=True):
+        p.items = [i._replace(differs=True) if i.first in gone else i for i in p.items]
+    return [one, two]
+
+
+def _differences(a: dict[int, tuple[str, tuple]], b: dict[int, tuple[str, tuple]]) -> tuple[set[int], set[int]]:
+    """Indexes of the protocol events that the other journal does not have at that place (difflib, per log)."""
+    gone: tuple[set[int], set[int]] = (set(), set())
+    for log in sorted({log for log, _ in (*a.values(), *b.values())}):
+        rows = [[(i, key) for i, (where, key) in p.items() if where == log] for p in (a, b)]
+        keys = [[key for _, key in row] for row in rows]
+        for tag, i, j, k, m in difflib.SequenceMatcher(None, *keys, autojunk=False).get_opcodes():
+            if tag != "equal":
+                gone[0].update(index for index, _ in rows[0][i:j])
+                gone[1].update(index for index, _ in rows[1][k:m])
+    return gone
+
+
+# --- time scale ---
+
+def warp(pictures: Iterable[Picture]) -> list[tuple[int, float]]:
+    """Breakpoints (us, place) of the stretched time scale: room where protocol events are dense, little where nothing
+    happens. Monotone; between the points it is linear."""
+    times = sorted({us for p in pictures for us in _marks(p)})
+    out, place = [(times[0], 0.0)], 0.0
+    for before, us in pairwise(times):
+        place += 0.3 + log2(1 + (us - before) / 10)
+        out.append((us, round(place, 3)))
+    return out
+
+
+def _marks(p: Picture) -> set[int]:
+    marks = {p.span[0], p.span[1], *p.home}
+    marks.update(i.us for i in p.items if i.kind == "protocol")
+    marks.update(us for m in p.messages for us in (m.us, m.us_last, m.at, m.at_last) if us is not None)
+    return marks

@@ -64,7 +64,7 @@ _t("migrate_pending_exact", "migration_iteration_run", "exact pending {size} byt
    "if it fits into downtime-limit and no ACK is awaited, the guest may be stopped")
 _t("vfio_state_pending vfio_state_pending_estimate vfio_state_pending_exact", "vfio_state_pending",
    "{name} reports what it still has to send", "initial, dirty and stop-copy bytes add up to the total")
-_t("vfio_query_precopy_size", "", "{name}: initial {init}, dirty {dirty} bytes, REINIT {reinit}",
+_t("vfio_query_precopy_size", "", "{name}: initial {init_size}, dirty {dirty_size} bytes, REINIT {reinit}",
    "exact queries ask the kernel: only here a REINIT is noticed", 11)
 _t("vfio_query_stop_copy_size", "", "{name}: {size} bytes if it were stopped now",
    "the estimate decides whether the device fits into downtime-limit")

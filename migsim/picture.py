@@ -24,7 +24,7 @@ MAX_ITEMS = 4000
 SLACK_US = 300
 STATES = ("ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P")
 #: device data sent that close to each other are one message
-GAP_US = 20_000
+GAP_US = 400_000
 
 
 class Lane(NamedTuple):
@@ -510,5 +510,6 @@ def warp(pictures: Iterable[Picture]) -> list[tuple[int, float]]:
 def _marks(p: Picture) -> set[int]:
     marks = {p.span[0], p.span[1], *p.home}
     marks.update(i.us for i in p.items if i.kind == "protocol")
-    marks.update(us for m in p.messages for us in (m.us, m.us_last, m.at, m.at_last) if us is not None)
+    marks.update(us for m in p.messages if m.kind != "data" for us in (m.us, m.at) if us is not None)
+    marks.update(us for a, b in p.downtime for us in (a, b))
     return marks

@@ -17,8 +17,9 @@ from .journal import Journal
 from .picture import Band, Item, Lane, Message, Picture, pictures, warp
 
 STATIC = Path(__file__).parent / "static"
-HEIGHT = {"guest": 24, "status": 22, "device": 22, "thread": 26, "counter": 24}
-GAP, WIRE, AXIS, TITLE, CHAR = 3, 68, 34, 26, 6.3
+ROOMY = {"guest": 24, "status": 22, "device": 22, "thread": 30, "counter": 24, "wire": 70}
+DENSE = {"guest": 20, "status": 18, "device": 15, "thread": 28, "counter": 20, "wire": 57}
+GAP, AXIS, TITLE, CHAR, BOLD = 3, 34, 26, 6.0, 6.9
 DARK = ("--ms-bg: #16191d; --ms-ink: #e8ebee; --ms-soft: #aeb7c0; --ms-line: #66717c; --ms-grid: #2b3138; "
         "--ms-head: #22272d; --ms-down: #33291d; --ms-accent: #7db7f2; --ms-warn: #ff9c9c; --ms-data: #2f4f74; "
         "--ms-green: #234a2c; --ms-blue: #23426b; --ms-orange: #6b431a; --ms-grey: #353c44; --ms-violet: #463a63; "
@@ -43,6 +44,7 @@ NAMED = {"vfio_query_precopy_size_request_switchover_ack": "REINIT", "migration_
          "loadvm_approve_switchover": "approves", "loadvm_approve_switchover_legacy": "approves",
          "migrate_error": "error", "migration_cancel": "cancel"}
 #: messages are named in this order as far as there is room
+SHORT = {"SWITCHOVER_ACK": "ACK", "OPEN_RETURN_PATH": "OPEN", "SWITCHOVER_START": "START"}
 RANK = ("ack", "marker", "command", "shut", "data", "pong", "config", "state")
 
 
@@ -67,7 +69,12 @@ def us_text(us: int) -> str:
     for size, unit in ((1_000_000, "s"), (1000, "ms")):
         if us >= size:
             return f"{sign}{us / size:.6f}".rstrip("0").rstrip(".") + f" {unit}"
-    return f"{sign}{us} us"
+    return f"{sign}{us} µs"
+
+
+def length_text(us: int) -> str:
+    """A duration, as QEMU counts downtime: in milliseconds."""
+    return f"{us / 1000:.1f} ms" if us < 100_000 else f"{us / 1000:.0f} ms"
 
 
 def _roundest(low: float, high: float) -> int:
@@ -128,17 +135,17 @@ def _interpolate(points: list[tuple], value: float, a: int, b: int) -> float:
 class _Drawing:
     """Collects the SVG's parts for one picture at a height `top`."""
 
-    def __init__(self, p: Picture, scale: Scale, top: float, width: float, uid: str) -> None:
-        self.p, self.scale, self.width, self.uid = p, scale, width, uid
+    def __init__(self, p: Picture, scale: Scale, top: float, width: float, uid: str, heights: dict[str, int]) -> None:
+        self.p, self.scale, self.width, self.uid, self.heights = p, scale, width, uid, heights
         self.rows: dict[str, tuple[float, float]] = {}
         self.out: list[str] = []
         y = top
         for lane in p.lanes:
             if lane.key == "destination/status":
-                self.wire = (y, y + WIRE)
-                y += WIRE
-            self.rows[lane.key] = (y, HEIGHT[lane.kind])
-            y += HEIGHT[lane.kind] + GAP
+                self.wire = (y, y + heights["wire"])
+                y += heights["wire"]
+            self.rows[lane.key] = (y, heights[lane.kind])
+            y += heights[lane.kind] + GAP
         self.top, self.bottom = top, y
         if not hasattr(self, "wire"):
             self.wire = (y, y)
@@ -147,6 +154,11 @@ class _Drawing:
     def text(self, x: float, y: float, text: str, css: str = "", anchor: str = "") -> None:
         anchor = f' text-anchor="{anchor}"' if anchor else ""
         self.out.append(f'<text x="{x:.1f}" y="{y:.1f}" class="{css}"{anchor}>{escape(text)}</text>')
+
+    def line(self, lane: str) -> float:
+        """Height of a lane's line: its lower half, names stand above it."""
+        y, h = self.rows[lane]
+        return y + (h - 10 if h == self.heights["thread"] else h / 2)
 
     def free(self, row: str, x: float, end: float) -> bool:
         """Is there room in this row of labels? Takes it if so."""
@@ -168,6 +180,8 @@ class _Drawing:
         for item in sorted(self.p.items, key=lambda i: (i.kind != "fold", i.kind == "protocol")):
             self._item(item)
         self._named()
+        for band in self.p.bands:
+            self._band_name(band)
         self._counter()
         self._message_names()
         return "".join(self.out)
@@ -179,77 +193,91 @@ class _Drawing:
             self.out.append(f'<rect class="down" x="{x}" y="{self.top:.1f}" width="{w:.1f}" '
                             f'height="{self.bottom - self.top - GAP:.1f}"/>')
         for lane in self.p.lanes:
-            y, h = self.rows[lane.key]
             if lane.kind in ("thread", "counter"):
-                self.out.append(f'<path class="life" d="M{left} {y + h / 2:.1f}H{right:.1f}"/>')
+                self.out.append(f'<path class="life" d="M{left} {self.line(lane.key):.1f}H{right:.1f}"/>')
 
     def _label(self, lane: Lane) -> None:
-        y, h = self.rows[lane.key]
         css = "strong" if lane.kind in ("status", "guest") else ""
         indent = 6 if lane.kind in ("status", "guest") else 16
         label = lane.label if len(lane.label) <= 22 else lane.label[:21] + "…"
-        self.out.append(f'<g><title>{escape(lane.label)}</title>')
-        self.text(indent, y + h / 2 + 4, label, css)
+        self.out.append(f"<g><title>{escape(lane.label)}</title>")
+        self.text(indent, self.line(lane.key) + 4, label, css)
         self.out.append("</g>")
 
-    def _band(self, band: Band) -> None:
+    def _extent(self, band: Band) -> tuple[float, float] | None:
         if band.lane not in self.rows or band.end < self.p.home[0] or band.us > self.p.home[1]:
+            return None
+        a = max(self.scale.x(max(band.us, self.p.home[0])), self.scale.left)
+        return a, max(self.scale.x(min(band.end, self.p.home[1])) - a, 0.8)
+
+    def _band(self, band: Band) -> None:
+        extent = self._extent(band)
+        if not extent:
             return
         y, h = self.rows[band.lane]
-        a = max(self.scale.x(max(band.us, self.p.home[0])), self.scale.left)
-        b = self.scale.x(min(band.end, self.p.home[1]))
-        w = max(b - a, 0.8)
-        rect = f'x="{a:.1f}" y="{y:.1f}" width="{w:.1f}" height="{h}" rx="2"'
+        rect = f'x="{extent[0]:.1f}" y="{y:.1f}" width="{extent[1]:.1f}" height="{h}" rx="2"'
         state = band.state if band.state in KNOWN else "other"
-        pattern = PATTERN.get(band.state)
         tip = f"{band.label}: {us_text(band.us)} to {us_text(band.end)}"
         self.out.append(f'<g><title>{escape(tip)}</title><rect class="band s-{state}" {rect}/>')
-        if pattern:
-            self.out.append(f'<rect fill="url(#{self.uid}{pattern})" {rect}/>')
-        if w > len(band.label) * CHAR + 8:
-            self.text(a + w / 2, y + h / 2 + 4, band.label, "halo-band strong small", "middle")
+        if band.state in PATTERN:
+            self.out.append(f'<rect fill="url(#{self.uid}{PATTERN[band.state]})" {rect}/>')
         self.out.append("</g>")
+
+    def _band_name(self, band: Band) -> None:
+        extent = self._extent(band)
+        if not extent:
+            return
+        names = [band.label]
+        if band.lane == "guest" and (down := [b - a for a, b in self.p.downtime if b == band.end]):
+            names.insert(0, f"stopped · downtime {length_text(down[0])}")
+        (a, width), (y, h) = extent, self.rows[band.lane]
+        for name in names:
+            w = len(name) * BOLD
+            for x in (a + (width - w) / 2, a + 4, a + width - w - 4):
+                if width > w + 6 and self.free(band.lane, x, x + w):
+                    self.text(x + w / 2, y + h / 2 + 4, name, "strong small", "middle")
+                    return
 
     def _item(self, item: Item) -> None:
         if item.lane not in self.rows or not self.p.home[0] <= item.us <= self.p.home[1]:
             return
         y, h = self.rows[item.lane]
-        x = self.scale.x(item.us)
+        x, line = self.scale.x(item.us), self.line(item.lane)
         if item.kind == "fold":
             w = self.scale.x(min(item.end, self.p.home[1])) - x
             if w < 3:
                 return
-            self.out.append(f'<g><title>{escape(item.what)}</title><rect class="fold" x="{x}" y="{y + h / 2 - 5:.1f}" '
-                            f'width="{w:.1f}" height="10"/><rect fill="url(#{self.uid}up)" x="{x}" '
-                            f'y="{y + h / 2 - 5:.1f}" width="{w:.1f}" height="10"/></g>')
+            rect = f'x="{x}" y="{line - 4:.1f}" width="{w:.1f}" height="8"'
+            self.out.append(f'<g><title>{escape(item.what)}</title><rect class="fold" {rect}/>'
+                            f'<rect fill="url(#{self.uid}up)" {rect}/></g>')
             return
-        css = "tick" + (" protocol" if item.kind == "protocol" else "")
-        css += " error" if item.name == "migrate_error" else ""
-        tall = h / 2 - (3 if item.kind == "protocol" else 8)
+        protocol = item.kind == "protocol"
+        css = "tick" + (" protocol" if protocol else "") + (" error" if item.name == "migrate_error" else "")
+        low, high = (y + h - (7 if protocol else 4), y + h) if "/device" in item.lane else (
+            (line - 8, line + 8) if protocol else (line - 4, line + 4))
         self.out.append(f'<g><title>{escape(f"{us_text(item.us)}  {item.name} {item.text}: {item.what}")}</title>'
-                        f'<path class="{css}" d="M{x} {y + h / 2 - tall:.1f}V{y + h / 2 + tall:.1f}"/></g>')
+                        f'<path class="{css}" d="M{x} {low:.1f}V{high:.1f}"/></g>')
         if item.differs:
-            self.out.append(f'<path class="differs" d="M{x} {y - 3:.1f}l4 4l-4 4l-4 -4z"><title>only here: '
-                            f'{escape(item.name)} {escape(item.text)}</title></path>')
+            self.out.append(f'<path class="differs" d="M{x} {high - 9:.1f}l4.5 4.5l-4.5 4.5l-4.5 -4.5z"><title>only '
+                            f"here: {escape(item.name)} {escape(item.text)}</title></path>")
 
     def _named(self) -> None:
-        for item in self.p.items:
-            word = NAMED.get(item.name)
-            if not word or item.lane not in self.rows or not self.p.home[0] <= item.us <= self.p.home[1]:
-                continue
-            y, h = self.rows[item.lane]
-            x, w = self.scale.x(item.us) + 4, len(word) * CHAR
-            x = x if x + w < self.width - 6 else x - w - 10
-            if self.free(item.lane, x, x + w):
-                self.text(x, y + h / 2 + 4, word, "halo small " + ("warn" if word in ("error", "REINIT") else "strong"))
-        for item in self.p.items:
-            w = self.scale.x(min(item.end, self.p.home[1])) - self.scale.x(item.us)
-            short = item.text.split(" (")[0]
-            if item.kind == "fold" and item.lane in self.rows and item.us >= 0 and w > len(short) * CHAR + 6:
-                x = self.scale.x(item.us) + w / 2
-                if self.free(item.lane, x - len(short) * CHAR / 2, x + len(short) * CHAR / 2):
-                    y, h = self.rows[item.lane]
-                    self.text(x, y + h / 2 + 4, short, "halo small", "middle")
+        inside = [i for i in self.p.items if i.lane in self.rows and self.p.home[0] <= i.us <= self.p.home[1]]
+        for item in inside:
+            if word := NAMED.get(item.name):
+                y, h = self.rows[item.lane]
+                x, w = self.scale.x(item.us), len(word) * BOLD
+                for start in (x, x - w / 2, x - w):
+                    if self.free(item.lane, start, start + w):
+                        css = "halo small " + ("warn" if word in ("error", "REINIT", "cancel") else "strong")
+                        self.text(start, y + (9 if h == self.heights["thread"] else h / 2 + 4), word, css)
+                        break
+        for item in inside:
+            w, name = self.scale.x(min(item.end, self.p.home[1])) - self.scale.x(item.us), item.text.split(" (")[0]
+            need = len(name) * CHAR
+            x = self.scale.x(item.us) + (w - need) / 2
+            if item.kind == "fold" and w > need and self.free(item.lane, x, x + need):
+                self.text(x, self.rows[item.lane][0] + 9, name, "small soft")
 
     def _counter(self) -> None:
         if "counter" not in self.rows:
@@ -265,8 +293,8 @@ class _Drawing:
                 continue  # the next number takes its place
             x = max(x, last)
             css = "chip" + ("" if value == "0" else " pending")
-            self.out.append(f'<g><title>{escape(value)} awaited from {us_text(us)}</title><rect class="{css}" x="{x:.1f}" '
-                            f'y="{y + 2:.1f}" width="{w}" height="{h - 4}" rx="8"/>')
+            self.out.append(f"<g><title>{escape(value)} awaited from {us_text(us)}</title>"
+                            f'<rect class="{css}" x="{x:.1f}" y="{y + 2:.1f}" width="{w}" height="{h - 4}" rx="8"/>')
             self.text(x + w / 2, y + h / 2 + 4, value, "strong", "middle")
             self.out.append("</g>")
             last = x + w
@@ -276,11 +304,8 @@ class _Drawing:
     def _ends(self, m: Message) -> tuple[float, float, float, float] | None:
         if m.sender not in self.rows or m.receiver not in self.rows or not m.us <= self.p.home[1]:
             return None
-        (ya, ha), (yb, hb) = self.rows[m.sender], self.rows[m.receiver]
-        x = self.scale.x(m.us)
-        if m.at is None:
-            return x, ya + ha / 2, x + 10, (ya + yb) / 2
-        return x, ya + ha / 2, self.scale.x(m.at), yb + hb / 2
+        y, v, x = self.line(m.sender), self.line(m.receiver), self.scale.x(m.us)
+        return (x, y, x + 10, (y + v) / 2) if m.at is None else (x, y, self.scale.x(m.at), v)
 
     def _message(self, m: Message) -> None:
         ends = self._ends(m)
@@ -303,25 +328,27 @@ class _Drawing:
         self.out.append("</g>")
 
     def _message_names(self) -> None:
-        top, bottom = self.wire
-        levels = [top + 14 + 13 * k for k in range(int((bottom - top - 6) // 13))]
         for m in sorted(self.p.messages, key=lambda m: RANK.index(m.kind)):
             ends = self._ends(m)
             if not ends:
                 continue
-            x, y, u, v = ends
-            name = m.label + (f" x {m.count}" if m.count > 1 else "") + ("" if m.at is not None else " (not received)")
-            w = len(name) * CHAR * 0.92
-            for y_text in levels:
-                at = x + (u - x) * (y_text - y) / ((v - y) or 1) if m.at is not None else u
+            tail = (f" x {m.count}" if m.count > 1 else "") + ("" if m.at is not None else " (not received)")
+            names = [m.label + tail] + ([SHORT[m.label] + tail] if m.label in SHORT else [])
+            self._message_name(m, ends, names)
+
+    def _message_name(self, m: Message, ends: tuple[float, float, float, float], names: list[str]) -> None:
+        x, y, u, v = ends
+        top, bottom = self.wire
+        strong = m.kind in ("ack", "marker")
+        for name in names:
+            w = len(name) * (BOLD if strong else CHAR)
+            for level in range(int((bottom - top - 8) // 13)):
+                at_y = top + 15 + 13 * level
+                at = x + (u - x) * (at_y - y) / ((v - y) or 1) if m.at is not None else u
                 for start in (at + 4, at - w - 4):
-                    if self.free(f"wire{y_text}", start, start + w):
-                        css = "halo small" + (" strong" if m.kind in ("ack", "marker") else " soft")
-                        self.text(start, y_text, name, css)
-                        break
-                else:
-                    continue
-                break
+                    if self.free(f"wire{level}", start, start + w):
+                        self.text(start, at_y, name, "halo small " + ("strong" if strong else "soft"))
+                        return
 
 
 def _head(x: float, y: float, u: float, v: float, kind: str) -> str:
@@ -350,8 +377,8 @@ def _legend(ps: list[Picture], width: float, y: float, uid: str) -> tuple[str, f
 
 
 def _title(p: Picture) -> str:
-    down = ", ".join(us_text(b - a) for a, b in p.downtime)
-    return p.title + (" · " if p.title and down else "") + (f"downtime {down}" if down else "")
+    only = sum(i.differs for i in p.items)
+    return p.title + (f"{' · ' if p.title else ''}{only} events only here (◆)" if only else "")
 
 
 def svg(journal: Journal, other: Journal | None = None, width: int = 900, titles: tuple[str, str] = ("", "")) -> str:
@@ -361,10 +388,11 @@ def svg(journal: Journal, other: Journal | None = None, width: int = 900, titles
     uid = f"m{zlib.crc32(repr((width, [p.items[:50] for p in ps], titles)).encode()):08x}"
     left = 168 if width >= 800 else 150
     scale = Scale(warp(ps), min(p.home[0] for p in ps), max(p.home[1] for p in ps), left, width - 10)
+    heights = DENSE if sum(lane.kind == "device" for p in ps for lane in p.lanes) > 6 else ROOMY
     body, y = [], 8.0
     for p in ps:
         p.home = min(q.home[0] for q in ps), max(q.home[1] for q in ps)
-        drawing = _Drawing(p, scale, y + TITLE, width, uid)
+        drawing = _Drawing(p, scale, y + TITLE, width, uid, heights)
         drawing.text(6, y + 15, _title(p) or "migration", "title")
         body.append(drawing.draw())
         y = drawing.bottom + 8
@@ -406,7 +434,7 @@ def sentences(p: Picture) -> Iterable[str]:
                 f"{m.label}, sent {us_text(m.us)}, received {us_text(m.at) if m.at is not None else 'never'}"
                 for m in sent) + (f"; {lost} not received" if lost else "") + ".")
     for a, b in p.downtime:
-        yield f"The guest stands still for {us_text(b - a)}, from {us_text(a)} to {us_text(b)}."
+        yield f"The guest stands still for {length_text(b - a)}, from {us_text(a)} to {us_text(b)}."
     for item in p.items:
         if item.name == "migrate_error":
             yield f"At {us_text(item.us)}: {item.what}."

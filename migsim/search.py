@@ -56,7 +56,7 @@ class Search:
         space = self.space = Space(self.explorer)
         seen, parents, labels = self.seen, self.parents, self.labels
         edges_from, edges_to, names = self.edges_from, self.edges_to, self.names
-        successors, judge = space.successors, self._judge
+        changes, judge = space.changes, self._judge
         frontier: deque[Vector] = deque()
         following: deque[Vector] = deque([space.first])
         seen[hash(space.first)] = 0
@@ -68,7 +68,8 @@ class Search:
             frontier, following = following, deque()
             for vector in frontier:
                 if vector:  # an end has nothing after it
-                    for label, new in successors(vector):
+                    for change, new in changes(vector):
+                        label = change[0]
                         transitions += 1
                         digest = hash(new)
                         to = seen.get(digest)

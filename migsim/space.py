@@ -24,14 +24,18 @@ class Change(NamedTuple):
     slots: tuple[tuple[int, int], ...]
     entered: tuple[tuple[int, int], ...]
     failed: bool
+    events: tuple[tuple, ...] = ()  # (side, name, args), where the space records them
 
 
 class Space:
     """Successors of vectors, with tables that grow as states are met."""
 
-    def __init__(self, explorer: Explorer) -> None:
+    def __init__(self, explorer: Explorer, record: bool = False) -> None:
         self.explorer = explorer
         self.base = explorer.start()
+        self.recorded: list[tuple] = []
+        if record:
+            self.base.ev = self.recorded.append
         n = self.n = len(self.base.skern)
         self.env_slot = FIRST + n + 4
         self.threads = {tid: FIRST + n + k for k, tid in enumerate((MIG, RP, INCOMING, MAIN))}
@@ -108,7 +112,9 @@ class Space:
             note(self.env_slot, self._put(self.env_slot, new.env, new.env))
         entered = tuple((i, k.announced) for i, (k, was) in enumerate(zip(new.skern, old.skern, strict=True))
                         if k.state == "STOP_COPY" != was.state)
-        return Change(label, tuple(slots), entered, failed)
+        events = tuple(e[1:] for e in self.recorded)
+        self.recorded.clear()
+        return Change(label, tuple(slots), entered, failed, events)
 
     def apply(self, v: Vector, change: Change) -> Vector:
         """The vector after a change."""
@@ -129,6 +135,10 @@ class Space:
 
     def successors(self, v: Vector) -> list[tuple[str, Vector]]:
         """(label, vector) of everything that can happen next."""
+        return [(change[0], new) for change, new in self.changes(v)]
+
+    def changes(self, v: Vector) -> list[tuple[Change, Vector]]:
+        """(change, vector) of everything that can happen next."""
         cache, apply, devices = self.cache, self.apply, v[FIRST:FIRST + self.n]
         src, channel = v[SRC_], v[CHANNEL]
         mig, rp, inc, main, env = v[FIRST + self.n:]
@@ -155,7 +165,7 @@ class Space:
             if changes is None:
                 changes = cache[key] = self._work_out(v, key[0])
             for change in changes:
-                out.append((change[0], apply(v, change)))
+                out.append((change, apply(v, change)))
         return out
 
     def _work_out(self, v: Vector, tid: int) -> tuple[Change, ...]:

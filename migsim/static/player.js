@@ -315,7 +315,7 @@ class Player {
     const us = this.usAt(this.placeAt(x));
     const hit = down && this.nearest(down);
     this.pause();
-    this.go(hit ? this.data.steps.indexOf(hit) : lastAtOrBefore(this.data.steps, us, (i) => i.us));
+    this.go(hit && !hit.label ? this.data.steps.indexOf(hit) : lastAtOrBefore(this.data.steps, us, (i) => i.us));
   }
 
   hover(e) {
@@ -336,7 +336,7 @@ class Player {
     let best = null, distance = 7;
     for (const [item, ix, top, bottom, end] of this.hits) {
       if (y < top || y > bottom) continue;
-      const d = x >= ix && x <= end ? (item.kind === 2 ? 5 : 0) : Math.min(Math.abs(x - ix), Math.abs(x - end));
+      const d = x >= ix && x <= end ? (item.label ? 6 : item.kind === 2 ? 5 : 0) : Math.min(Math.abs(x - ix), Math.abs(x - end));
       if (d < distance) { best = item; distance = d; }
     }
     return best;

@@ -442,7 +442,7 @@ class Result(NamedTuple):
 
 
 def explore(which: Variant, limits: Limits, properties: tuple[str, ...] = tuple(PROPERTIES), reduce: bool = True,
-            max_states: int = 3_000_000, progress: Callable[[int, int, int], None] | None = None) -> Result:
+            max_states: int = 30_000_000, progress: Callable[[int, int, int], None] | None = None) -> Result:
     """Search all states. Stops at `max_states` or on KeyboardInterrupt with what is known (`complete` False)."""
     from .search import Search
 

@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--property", action="append", choices=tuple(PROPERTIES), metavar="ID",
                         help=f"judge only this one (may be repeated): {', '.join(PROPERTIES)}")
     parser.add_argument("--no-reduction", action="store_true", help="prune nothing (much larger)")
-    parser.add_argument("--max-states", type=bounded(1, 50_000_000), default=3_000_000, metavar="K",
+    parser.add_argument("--max-states", type=bounded(1, 50_000_000), default=30_000_000, metavar="K",
                         help="give up after so many states; verdicts are then unknown, never holds")
     parser.add_argument("--table", action="store_true", help="the verdicts of all variants")
     parser.add_argument("--replay", metavar="STRING", help="run a path again and print its journal")

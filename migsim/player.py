@@ -154,13 +154,19 @@ def _control(path: str, what: Any, scenario: Scenario) -> ipywidgets.ValueWidget
 
 
 def _value(scenario: Scenario, path: str) -> Any:
-    at: Any = scenario.config
+    """What the scenario has at `path`: as it is written there, else the value that holds (common, default)."""
+    written: Any = scenario.config
+    holds: Any = scenario
     for key in path.split("."):
-        if isinstance(at, list):
-            at = at[int(key)] if key.isdigit() and int(key) < len(at) else None
+        if isinstance(written, list):
+            written = written[int(key)] if key.isdigit() and int(key) < len(written) else None
         else:
-            at = at.get(key) if isinstance(at, Mapping) else None
-    return at
+            written = written.get(key) if isinstance(written, Mapping) else None
+        if isinstance(holds, tuple):
+            holds = (holds[int(key)] if int(key) < len(holds) else None) if key.isdigit() else dict(holds).get(key)
+        else:
+            holds = getattr(holds, "source" if key == "common" else key, None)
+    return holds if written is None else written
 
 
 class Knobs(ipywidgets.VBox):

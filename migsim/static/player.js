@@ -368,7 +368,7 @@ class Player {
     this.all = false;
     this.pan();
     const width = this.drawnWidth = this.width();
-    this.left = width >= 800 ? 190 : 168;
+    this.left = width >= 800 ? 190 : 176;
     this.right = width - 10;
     this.hits = [];
     this.sheets = [];
@@ -683,7 +683,7 @@ class Sheet {
     for (const [lane, label] of this.functions) {
       const list = this.p.threads.get(lane) ?? [], k = lastAtOrBefore(list, cursor, (n) => n);
       const fn = k < 0 ? "" : this.player.data.steps[list[k]].fn + "()";
-      const room = Math.floor((this.player.left - 18) / 6.1);
+      const room = Math.floor((this.player.left - 18) / 5.8);
       const shown = fn.length > room ? fn.slice(0, room - 1) + "…" : fn;
       if (label.textContent !== shown) label.textContent = shown;
     }

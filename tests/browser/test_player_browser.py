@@ -13,7 +13,7 @@ from migsim.run import run
 
 DATA = Path(__file__).parents[2] / "data" / "recordings"
 BAD = "<img src=x onerror=window.hacked=1>"
-SCENARIO = {"caps": {"return-path": True, "switchover-ack": True}, "boot_s": 0.1,
+SCENARIO = {"caps": {"return-path": True, "switchover-ack": True}, "params": {"avail-switchover-bandwidth": 10**9},
             "devices": [{"common": {"load_init_ms": 40}, "source": {"reinit": "t150:8192"}}]}
 
 
@@ -183,21 +183,25 @@ def test_knobs_in_jupyterlab(page, lab):
     """The widget appears, a knob moves, the kernel simulates, the picture is drawn anew."""
     address, root = lab
     code = (f"from migsim.player import knobs\nk = knobs({SCENARIO!r}, base=True, "
-            "devices__0__source__load_init_ms=(0, 100))\nk")
+            "devices__0__destination__load_init_ms=(0, 100))\nk")
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     nbformat.write(notebook, root / "k.ipynb")
     page.goto(address % "k.ipynb")
     page.locator(".jp-Notebook .jp-CodeCell").wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     player_root = page.locator(".migsim-player")
     player_root.wait_for(timeout=60_000)
     page.wait_for_function("document.querySelector('.migsim-player').dataset.frame > 0")
     before, events = frame(player_root), player_root.get_attribute("data-events")
-    page.locator("select").first.select_option("base")
+    page.locator(".widget-dropdown select").select_option("base")
     page.wait_for_function("f => document.querySelector('.migsim-player').dataset.frame > f", arg=before)
     assert player_root.get_attribute("data-events") != events
+    before = frame(player_root)
+    page.locator(".widget-slider .noUi-handle").press("End")
+    page.wait_for_function("f => document.querySelector('.migsim-player').dataset.frame > f", arg=before)
     press(page, player_root, "z")
     press(page, player_root, "ArrowRight")
     assert page.locator(".jp-Notebook .jp-Cell").count() == 1  # the keys stayed in the player

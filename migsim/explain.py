@@ -218,6 +218,22 @@ COMMANDS = {number: name for name, number in MIG_CMD.items()}
 UNDERFLOW = 0xFFFFFFFF
 
 
+#: the functions that set a status (facts sheet 2.1, 2.5 to 2.7, 3)
+_STATUS = {
+    "source": {"setup": "migrate_init", "active": "migration_thread", "pre-switchover": "migration_switchover_prepare",
+               "device": "migration_switchover_prepare", "completed": "migration_completion_end",
+               "failing": "migration_completion", "failed": "migration_cleanup", "cancelling": "migration_cancel",
+               "cancelled": "migration_cleanup", "postcopy-device": "postcopy_start",
+               "postcopy-active": "migration_thread"},
+    "destination": {"setup": "qmp_migrate_incoming", "active": "process_incoming_migration_co",
+                    "completed": "process_incoming_migration_bh", "failed": "process_incoming_migration_co"}}
+_CHECKPOINT = {
+    "src-downtime-start": "migration_stop_vm", "src-vm-stopped": "migration_stop_vm",
+    "src-iterable-saved": "qemu_savevm_state_complete_precopy",
+    "src-non-iterable-saved": "qemu_savevm_state_complete_precopy", "src-downtime-end": "migration_completion_end",
+    "dst-precopy-loadvm-completed": "process_incoming_migration_co"}
+
+
 class _Fields(dict):
     def __missing__(self, key: str) -> str:
         return "?"
@@ -265,10 +281,14 @@ def _special(name: str, f: _Fields) -> tuple[str, str] | None:
 _PATCH_OF_FINAL = {"qemu_savevm_query_pending": (2, 6)}
 
 
-def explain(name: str, args: tuple = ()) -> Explanation:
+def explain(name: str, args: tuple = (), side: str = "source") -> Explanation:
     """An event in words. An event that is not listed is explained by its name and its text alone."""
     function, what, why, patch = _T.get(name, (name, "{text}" if args else name.replace("_", " "), "", 0))
     fields = _fields(name, args)
+    if name == "migrate_set_state" and args:
+        function = _STATUS[side].get(args[0], function)
+    elif name == "vmstate_downtime_checkpoint" and args:
+        function = _CHECKPOINT.get(args[0], "process_incoming_migration_bh" if side == "destination" else function)
     if "text" in fields and name in _T:
         return Explanation(str(fields["text"]), why, function, patch)
     try:

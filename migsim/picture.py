@@ -222,7 +222,7 @@ class _Builder:
             thread = "source/return-path" if i in errors else self._thread(e)
             on_device = e.name in _ON_DEVICE and (e.side, e.args[0]) in self.devices if e.args else False
             lane = f"{e.side}/device{self.devices[e.side, e.args[0]]}" if on_device else thread
-            said = explain(e.name, e.args)
+            said = explain(e.name, e.args, e.side)
             us = e.us - self.origin
             self.items.append(Item(us, us, "protocol" if i in self.protocol else "detail", lane, thread, e.name,
                                    e.text.strip(), said.what, said.why, said.function, said.patch, 1, i))
@@ -277,8 +277,8 @@ class _Builder:
             us = e.us - self.origin
             if e.name == "migrate_set_state":
                 tracks.setdefault(f"{e.side}/status", []).append((us, str(e.args[0])))
-            elif e.name in ("vfio_migration_init", "vfio_migration_set_device_state") and len(e.args) > 1:
-                state = "RUNNING" if e.name == "vfio_migration_init" else str(e.args[1])
+            elif e.name in ("vfio_migration_realize", "vfio_migration_set_device_state") and e.args:
+                state = "RUNNING" if e.name == "vfio_migration_realize" else str(e.args[1:2] and e.args[1])
                 tracks.setdefault(f"{e.side}/device{self.devices[e.side, e.args[0]]}", []).append((us, state))
             elif e.name == "vm_state_notify" and len(e.args) == 3:
                 running[e.side] = bool(e.args[0])

@@ -25,6 +25,7 @@ from .scenario import Scenario, load_scenario
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTLE_NS = 600_000_000  # the recordings' driver waits so long before it asks for the run states
 LISTEN_NS = 1_000_000  # migrate-incoming comes about 1 ms before migrate (timeline.txt)
+MAX_EVENTS = 2_000_000  # a run that spins for longer is given up
 DRAIN_NS = 60_000_000_000  # what the destination may still need after the source is done
 ENDED = ("completed", "failed", "cancelled")
 PREREQUISITES = {"switchover-ack": "return-path", "pause-before-switchover": None, "background-snapshot": None}
@@ -113,10 +114,23 @@ class Run:
     def _go(self) -> None:
         limit = int((self.scenario.boot_s + 5 + (self.scenario.timeout_ms / 1000 + 2) * self.scenario.attempts) * 1e9)
         try:
-            self.clock.run(limit + DRAIN_NS)
+            steps = -1
+            while self.clock.run(limit + DRAIN_NS, 500_000) and steps != self.clock.steps:
+                steps = self.clock.steps
+                if len(self.raw) > MAX_EVENTS:
+                    self._give_up()
+                    break
         except Deadlock as error:
             self.deadlock = str(error)
             self.outcome = self.world.acct.query_migrate(self.world)
+
+    def _give_up(self) -> None:
+        w = self.world
+        self.timed_out = True
+        self.notes.append(f"given up after {len(self.raw)} events at {w.now / 1e9:.1f} s")
+        self.outcome = w.acct.query_migrate(w)
+        self.run_state = {"source": w.src.runstate, "destination": None if w.dst.exited else w.dst.runstate}
+        self.attempts[-1] = (self.attempts[-1][0], self.outcome)
 
     # --- results ---
 

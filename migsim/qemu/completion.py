@@ -127,7 +127,7 @@ def completion_check(w: World) -> int:
     if s.rp_error:
         return fail(w, "")
     if s.to_dst_error:
-        return fail(w, f"Channel error: {savevm.strerror(s.to_dst_error)}")
+        return fail(w, savevm.file_error_text(s.to_dst_error))
     w.then((bql_lock,), (migration_completion_end,))
     return 0
 

@@ -290,7 +290,16 @@ def incoming_state_destroy(w: World, value: int) -> int:
     w.back.open = False
     w.signal("back")
     w.dst.done = True
-    w.dst.exited = bool(value)
+    if value:
+        w.then((incoming_exit,))
+        return w.cost.wake_up
+    return 0
+
+
+def incoming_exit(w: World) -> int:
+    """exit-on-error: the process ends, its sockets are closed; a write that waits over there fails."""
+    w.dst.exited = w.forward.reset_by_peer = True
+    w.signal("socket")
     return 0
 
 

@@ -186,8 +186,7 @@ def migration_detect_error(w: World) -> int:
     if s.state in ("completed", "failing", "failed", "cancelling"):
         w.then((migration_thread_after_loop,))
     elif s.to_dst_error:
-        if not s.error:
-            migrate_error(w, f"Channel error: {savevm.strerror(s.to_dst_error)}")
+        migrate_error(w, savevm.file_error_text(s.to_dst_error))
         migrate_set_state(w, "failing" if w.scfg.code.failing_status else "failed")
         w.then((migration_thread_after_loop,))
     else:

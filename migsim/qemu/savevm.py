@@ -60,7 +60,10 @@ def flush(w: World) -> None:
     s, ch = w.src, w.forward
     buffered, s.buffered, s.buffered_size = s.buffered, (), 0
     if not ch.open:
-        s.to_dst_error = s.to_dst_error or 32
+        s.to_dst_error = s.to_dst_error or 32  # EPIPE
+        return
+    if ch.reset_by_peer:  # the destination has gone; unread data make it ECONNRESET
+        file_error(w, 104 if ch.messages else 32)
         return
     for record, size in buffered:
         charge = size + ch.write_charge
@@ -73,6 +76,8 @@ def flush(w: World) -> None:
 
 def socket_wait(w: World) -> int | str:
     """A blocking write: returns when the socket has room again, or with an error when it was shut down."""
+    if w.forward.reset_by_peer:
+        file_error(w, 104 if w.forward.messages else 32)
     if w.src.to_dst_error:
         return 0
     behind = w.acct.link_behind(w)
@@ -231,6 +236,11 @@ def send_eof(w: World) -> int:
     send(w, Record("EOF", ""))
     send(w, Record("VMDESCRIPTION", "", (description_size(len(w.sdev), w.scfg.binary.pid_log),)))
     return w.cost.step
+
+
+def file_error_text(number: int) -> str:
+    """qemu_file_get_error_obj(): a broken socket speaks for itself."""
+    return ("Unable to write to socket: " if number in (32, 104) else "Channel error: ") + strerror(number)
 
 
 def file_error(w: World, number: int) -> None:

@@ -146,6 +146,7 @@ class Channel(State):
         self.messages: deque = deque()  # (arrival in ns, charge, record)
         self.charge = 0.0
         self.open = False
+        self.reset_by_peer = False
         self.capacity = capacity
         self.write_charge = write_charge
 

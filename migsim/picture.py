@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import log2
+from pathlib import PurePath
 from typing import NamedTuple
 
 from .compare import protocol_events, rp_errors
@@ -441,7 +442,7 @@ def picture(journal: Journal, title: str = "") -> Picture:
 
 def _picture(journal: Journal, title: str) -> tuple[Picture, _Builder]:
     b = _Builder(journal, title)
-    items, notes = b.items_of(), list(journal.notes)
+    items, notes = b.items_of(), [_note(n) for n in journal.notes]
     first, last = (items[0].us, max(i.end for i in items)) if items else (0, 1)
     bands = b.bands_of(last)
     shutdown = next((e.us - b.origin for e in reversed(b.events)
@@ -453,6 +454,12 @@ def _picture(journal: Journal, title: str) -> tuple[Picture, _Builder]:
         notes.append(note)
     return Picture(title, _lanes(journal, items, b.devices), items, bands, b.messages_of(), b.counter_of(),
                    b.downtime_of(bands), (first, max(last, first + 1)), home, len(b.events), notes), b
+
+
+def _note(note: str) -> str:
+    """A note of a log without the folder it lies in."""
+    path, colon, rest = note.partition(": ")
+    return PurePath(path).name + colon + rest
 
 
 def _fewer(items: list[Item]) -> tuple[list[Item], str]:

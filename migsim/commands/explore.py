@@ -7,9 +7,10 @@ import sys
 from typing import Any
 
 from ..explore import Limits, Result, Variant, explore, variant
-from ..ladder import CODE_BASES, P7_DIFF, code_base
+from ..ladder import CODE_BASES, P7_DIFF
 from ..properties import PROPERTIES
 from ..replay import ReplayError, from_string, replay, to_string, words
+from .bases import base_name
 
 HELP = "follow every order of events that locks and channels allow, and judge the handshake's properties"
 #: rows of --table: what it is called, code base, forced scheme
@@ -18,14 +19,11 @@ TABLE = (("old", "old", None), ("legacy", "merged", "legacy"), ("p6", "p6", "new
 SHORT = {"holds": "holds", "violated": "VIOLATED", "n/a": "n/a", "vacuous": "vacuous", "unknown": "unknown"}
 
 
-def base_name(text: str) -> str:
+def explored_base(text: str) -> str:
     """argparse type of a code base."""
     if text == P7_DIFF.name:
         return text
-    try:
-        return code_base(text).name
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(str(error)) from None
+    return base_name(text)
 
 
 def bounded(low: int, high: int) -> Any:
@@ -40,9 +38,9 @@ def bounded(low: int, high: int) -> Any:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options."""
     bases = f"{', '.join(CODE_BASES)} or {P7_DIFF.name}"
-    parser.add_argument("--base", type=base_name, default="merged", metavar="B", help=f"code base: {bases}")
-    parser.add_argument("--source-base", type=base_name, metavar="B")
-    parser.add_argument("--destination-base", type=base_name, metavar="B")
+    parser.add_argument("--base", type=explored_base, default="merged", metavar="B", help=f"code base: {bases}")
+    parser.add_argument("--source-base", type=explored_base, metavar="B")
+    parser.add_argument("--destination-base", type=explored_base, metavar="B")
     scheme = parser.add_mutually_exclusive_group()
     scheme.add_argument("--legacy", action="store_const", const="legacy", dest="scheme",
                         help="switchover-ack-legacy=on at both ends, against the base's default")

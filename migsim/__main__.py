@@ -1,0 +1,6 @@
+"""`python -m migsim`."""
+import sys
+
+from .cli import main
+
+sys.exit(main())

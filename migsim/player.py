@@ -216,9 +216,17 @@ class Knobs(ipywidgets.VBox):
 def knobs(scenario: Any, **what: Any) -> Knobs:
     """A panel that simulates `scenario` anew at every change and shows the run in a player.
 
-    `what`: for a path of Scenario.with_value() (dots written as `__`) a slider (low, high[, step]), a list of values or
-    a mapping label -> value; `base=True` or a list adds the code base. Raises ScenarioError in one line.
+    `what`: for a path of Scenario.with_value() a slider (low, high[, step]), a list of values or a mapping label ->
+    value, beginning at what the scenario has; `base=True` or a list adds the code base, beginning at the last. In a
+    keyword `__` stands for a dot: devices__0__source__reinit, params__downtime_limit. Raises ScenarioError, one line.
     """
     if not isinstance(scenario, Scenario):
         scenario = load_scenario(scenario)
-    return Knobs(scenario, {name.replace("__", "."): value for name, value in what.items()})
+    return Knobs(scenario, {_path(name): value for name, value in what.items()})
+
+
+def _path(name: str) -> str:
+    parts = name.replace("__", ".").split(".")
+    if parts[0] in ("params", "dst_params", "caps"):
+        parts[1:] = [part.replace("_", "-") for part in parts[1:]]
+    return ".".join(parts)

@@ -15,17 +15,13 @@ from math import log2
 from pathlib import PurePath
 from typing import NamedTuple
 
-from .compare import protocol_events, rp_errors
-from .explain import COMMANDS, UNDERFLOW, explain, function_of, thread_of
+from .channels import SLACK_US, Message, device_numbers, messages_of
+from .compare import PROTOCOL, protocol_events, rp_errors
+from .explain import UNDERFLOW, explain, function_of, thread_of
 from .journal import Event, Journal
 
 #: more items than this are not drawn; what is left out is said
 MAX_ITEMS = 4000
-#: a receipt may be stamped that much before its sending (microseconds): two threads, one clock
-SLACK_US = 300
-STATES = ("ERROR", "STOP", "RUNNING", "STOP_COPY", "RESUMING", "RUNNING_P2P", "PRE_COPY", "PRE_COPY_P2P")
-#: device data sent that close to each other are one message
-GAP_US = 400_000
 
 
 class Lane(NamedTuple):
@@ -67,23 +63,6 @@ class Band(NamedTuple):
     end: int
     state: str
     label: str
-
-
-class Message(NamedTuple):
-    """What travels. `us`..`us_last`: sent; `at`..`at_last`: received, None if no receipt is in the journal.
-
-    `kind`: command, data, marker, ack, pong, shut or state.
-    """
-
-    kind: str
-    label: str
-    sender: str
-    us: int
-    us_last: int
-    receiver: str
-    at: int | None
-    at_last: int | None
-    count: int
 
 
 class Change(NamedTuple):
@@ -139,6 +118,7 @@ _FRAMES = frozenset(("savevm_section_start", "savevm_section_end", "qemu_loadvm_
 #: what a fold counts: the first of these that it has
 _COUNTED = {"savevm_state_iterate": "loop turns", "vmstate_downtime_save": "device states saved",
             "qemu_loadvm_state_section": "sections loaded"}
+_PHASE = {"savevm_state_header": "migration", "migration_cleanup": "main"}
 _SINGULAR = {"loop turns": "loop turn", "device states saved": "device state saved",
              "sections loaded": "section loaded"}
 _WHY_FOLD = {
@@ -151,6 +131,13 @@ _ON_DEVICE = frozenset((
     "vfio_query_precopy_size_request_switchover_ack", "vfio_save_cleanup", "vfio_load_cleanup"))
 
 
+#: what compare.protocol_events() looks at beside its names; nothing else of a long log needs to be handed to it
+_ASKED = {"qemu_savevm_query_pending", "vfio_load_state", "source_return_path_thread_bad_end"}
+#: what only a fold counts: neither state nor message nor counter
+_PLAIN = frozenset(_FOLDS) - {"qemu_savevm_query_pending", "savevm_command_send", "vfio_load_state", "vfio_save_block",
+                              "vfio_load_state_device_data", "vfio_save_iterate"}
+
+
 def protocol_indexes(journal: Journal, devices: dict[tuple[str, str], int]) -> dict[int, tuple[str, tuple]]:
     """Index in the journal -> (log and thread it is compared in, what is compared) of every protocol event.
 
@@ -158,8 +145,9 @@ def protocol_indexes(journal: Journal, devices: dict[tuple[str, str], int]) -> d
     """
     out: dict[int, tuple[str, tuple]] = {}
     for side in ("source", "destination"):
-        where = [i for i, e in enumerate(journal.events) if e.side == side]
-        timed = [(e.us, e.name, e.args) for e in journal.events if e.side == side]
+        asked = PROTOCOL[side] | _ASKED
+        where = [i for i, e in enumerate(journal.events) if e.side == side and e.name in asked]
+        timed = [(e.us, e.name, e.args) for e in (journal.events[i] for i in where)]
         threads, errors = protocol_events(timed, side), rp_errors(timed)
         queues = [deque(keys) for keys in threads]
         for k, (_, name, args) in enumerate(timed):
@@ -179,46 +167,36 @@ def _same(key: tuple, name: str, args: tuple) -> bool:
     return key[1:] == tuple(args)
 
 
-def device_numbers(events: Iterable[Event]) -> dict[tuple[str, str], int]:
-    """(side, device name) -> its number on that side, in the order of vfio_migration_init (or first seen)."""
-    out: dict[tuple[str, str], int] = {}
-    counts = {"source": 0, "destination": 0}
-    for e in events:
-        if e.name.startswith("vfio_") and len(e.args) and (e.side, e.args[0]) not in out and e.get("name") is not None:
-            out[e.side, str(e.args[0])] = counts[e.side]
-            counts[e.side] += 1
-    return out
-
-
 class _Builder:
     """One pass over the events."""
 
     def __init__(self, journal: Journal, title: str) -> None:
         self.events = journal.events
-        setup = next((e.us for e in self.events if e.side == "source" and e.name == "migrate_set_state"), 0)
+        self.notable = [e for e in self.events if e.name not in _PLAIN]
+        setup = next((e.us for e in self.notable if e.side == "source" and e.name == "migrate_set_state"), 0)
         self.origin = setup
-        self.devices = device_numbers(self.events)
+        self.devices = device_numbers(self.notable)
         self.protocol = protocol_indexes(journal, self.devices)
         self.title = title
         self.items: list[Item] = []
-        self.folds: dict[str, list] = {}  # side -> [what, thread, indexes]
+        self.folds: dict[str, tuple[str, str, list[int]]] = {}  # side -> (what, thread, indexes)
         self.phase = "main"
 
     def items_of(self) -> list[Item]:
         """Events and folds in time order."""
         errors = {i for i, (log, key) in self.protocol.items() if log.endswith("/1")}
         for i, e in enumerate(self.events):
-            if e.side == "source":
-                if e.name == "savevm_state_header":
-                    self.phase = "migration"
-                elif e.name == "migration_cleanup":
-                    self.phase = "main"
-            what = None if i in self.protocol else _FOLDS.get(e.name)
-            if e.name in _FRAMES and e.side in self.folds:  # belongs to any fold
-                what = self.folds[e.side][0]
-            if what:
-                self._fold(i, e, what)
+            what = _FOLDS.get(e.name)
+            if what and i not in self.protocol:
+                fold = self.folds.get(e.side)
+                if fold and (fold[0] == what or e.name in _FRAMES):  # frames belong to any fold
+                    fold[2].append(i)
+                else:
+                    self._flush(e.side)
+                    self.folds[e.side] = what, self._thread(e), [i]
                 continue
+            if e.side == "source":
+                self.phase = _PHASE.get(e.name, self.phase)
             self._flush(e.side)
             thread = "source/return-path" if i in errors else self._thread(e)
             on_device = e.name in _ON_DEVICE and (e.side, e.args[0]) in self.devices if e.args else False
@@ -236,16 +214,6 @@ class _Builder:
         if e.name == "migrate_set_state" and e.args[:1] in (("cancelling",), ("setup",), ("failed",)):
             return f"{e.side}/main"
         return f"{e.side}/{thread_of(e.name, e.side, self.phase)}"
-
-    def _fold(self, i: int, e: Event, what: str) -> None:
-        fold = self.folds.get(e.side)
-        if fold and fold[0] != what:
-            self._flush(e.side)
-            fold = None
-        if fold is None:
-            self.folds[e.side] = [what, self._thread(e), [i]]
-        else:
-            fold[2].append(i)
 
     def _flush(self, side: str) -> None:
         fold = self.folds.pop(side, None)
@@ -274,12 +242,12 @@ class _Builder:
         """Status of both ends, state of every device, the guest."""
         tracks: dict[str, list[tuple[int, str]]] = {}
         running = {"source": False, "destination": False}
-        for e in self.events:
+        for e in self.notable:
             us = e.us - self.origin
             if e.name == "migrate_set_state":
                 tracks.setdefault(f"{e.side}/status", []).append((us, str(e.args[0])))
-            elif e.name in ("vfio_migration_realize", "vfio_migration_set_device_state") and e.args:
-                state = "RUNNING" if e.name == "vfio_migration_realize" else str(e.args[1:2] and e.args[1])
+            elif e.name in _STATES and (e.side, e.args[0] if e.args else "") in self.devices:
+                state = "RUNNING" if e.name == "vfio_migration_realize" else str(e.args[-1])
                 tracks.setdefault(f"{e.side}/device{self.devices[e.side, e.args[0]]}", []).append((us, state))
             elif e.name == "vm_state_notify" and len(e.args) == 3:
                 running[e.side] = bool(e.args[0])
@@ -297,7 +265,7 @@ class _Builder:
     def counter_of(self) -> list[Change]:
         """The awaited ACKs as the source counts them; where its log does not tell, as the destination does."""
         source, destination = [], []
-        for e in self.events:
+        for e in self.notable:
             us = e.us - self.origin
             if e.name == "qemu_savevm_query_pending" and len(e.args) >= 8:
                 source.append((us, e.args[7]))
@@ -312,108 +280,18 @@ class _Builder:
 
     def downtime_of(self, bands: list[Band]) -> list[tuple[int, int]]:
         """Every stop of the guest that belongs to a switchover."""
-        starts = [e.us - self.origin for e in self.events
+        starts = [e.us - self.origin for e in self.notable
                   if e.name == "vmstate_downtime_checkpoint" and e.args == ("src-downtime-start",)]
         stops = [b for b in bands if b.lane == "guest" and b.state == "stopped"]
         return [(start, b.end) for start in starts
                 for b in [next((b for b in stops if b.end > start and b.us >= start - SLACK_US), None)] if b]
 
-    # --- messages ---
-
-    def messages_of(self) -> list[Message]:
-        """Sendings and receipts paired in their order, per channel and kind, within each attempt."""
-        channels = self._channels()
-        out = []
-        for (_, kind, _), (sent, received, (label, sender, receiver)) in channels.items():
-            at = iter(received)
-            got = next(at, None)
-            for us in sent:
-                while got is not None and got + SLACK_US < us:  # its sending is not in the journal
-                    got = next(at, None)
-                out.append(Message(kind, label, sender, us, us, receiver, got, got, 1))
-                got = next(at, None)
-        out.sort(key=lambda m: m.us)
-        return _merged(out)
-
-    def _channels(self) -> dict[tuple, tuple[list[int], list[int], tuple[str, str, str]]]:
-        """(attempt, kind, key) -> (when sent, when received, (label, sender's lane, receiver's lane))."""
-        channels: dict[tuple, tuple[list[int], list[int], tuple[str, str, str]]] = {}
-        drained: dict[int, int] = {}  # device -> when its initial data were all sent: before patch 8 no event tells
-        traced = any(e.name == "vfio_send_init_data_flag" for e in self.events)
-        attempt = 0
-        for e in self.events:
-            us = e.us - self.origin
-            if e.name == "migrate_set_state" and e.side == "source" and e.args == ("setup",):
-                attempt += 1
-                drained.clear()
-            elif e.name == "vfio_save_iterate" and not traced and len(e.args) == 3 and not e.args[1]:
-                drained.setdefault(self.devices[e.side, e.args[0]], us)
-            end = self._end(e)
-            if not end:
-                continue
-            sent, kind, key, label, lanes = end
-            channel = channels.setdefault((attempt, kind, key), ([], [], (label, *lanes)))
-            channel[0 if sent else 1].append(us)
-            if kind == "marker" and not sent and not traced and key in drained:
-                channel[0].append(drained.pop(key))
-        return channels
-
-    def _end(self, e: Event) -> tuple[bool, str, object, str, tuple[str, str]] | None:
-        """(is it the sending, kind, key, label, lanes) of the message that begins or ends at this event."""
-        sent, kind = _ENDS.get((e.side, e.name), (False, ""))
-        if not kind or (not e.args and kind != "ack"):
-            return None
-        if kind in ("rp", "pong", "shut", "ack"):
-            kind = _RP_KINDS.get(e.args[0], "") if kind == "rp" else kind
-            return (sent, kind, kind, _RP_LABELS[kind], ("destination/main", "source/return-path")) if kind else None
-        key: object = self.devices.get((e.side, e.args[0]), 0)
-        if kind == "command":
-            key = label = COMMANDS.get(e.args[0], str(e.args[0])) if sent else str(e.args[0])
-        else:
-            if kind == "tag":
-                kind = _TAGS.get(e.args[-1], "")
-            label = f"{e.args[0]} {_TAG_LABELS.get(kind, '')}"
-        return (sent, kind, key, label, ("source/migration", "destination/main")) if kind else None
-
-
-def _merged(messages: list[Message]) -> list[Message]:
-    """Device data that follow each other closely are one message with a count."""
-    out: list[Message] = []
-    last: dict[str, int] = {}
-    for m in messages:
-        k = last.get(m.label) if m.kind == "data" else None
-        if k is not None and m.us - out[k].us_last <= GAP_US and (m.at is None) == (out[k].at is None):
-            out[k] = out[k]._replace(us_last=m.us, at_last=m.at, count=out[k].count + 1)
-            continue
-        if m.kind == "data":
-            last[m.label] = len(out)
-        elif m.sender == "source/migration":
-            last.clear()
-        out.append(m)
-    return out
-
-
 _GUEST = {(True, False): "source", (False, False): "stopped", (False, True): "destination", (True, True): "both"}
 _GUEST_LABEL = {"source": "runs on the source", "stopped": "stopped", "destination": "runs on the destination",
                 "both": "RUNS ON BOTH SIDES", "quit": "QEMU quits"}
+_STATES = ("vfio_migration_realize", "vfio_migration_set_device_state")
 _LEGACY_COUNT = ("loadvm_state_switchover_ack_needed", "migration_request_switchover_ack_legacy",
                  "migration_request_switchover_ack", "loadvm_approve_switchover", "loadvm_approve_switchover_legacy")
-_ENDS = {
-    ("source", "savevm_command_send"): (True, "command"), ("destination", "loadvm_process_command"): (False, "command"),
-    ("source", "vfio_save_block"): (True, "data"), ("destination", "vfio_load_state_device_data"): (False, "data"),
-    ("source", "vfio_send_init_data_flag"): (True, "marker"), ("destination", "vfio_load_state"): (False, "tag"),
-    ("source", "vfio_save_setup"): (True, "state"),
-    ("source", "vfio_save_device_config_state"): (True, "config"),
-    ("destination", "vfio_load_device_config_state_start"): (False, "config"),
-    ("destination", "migrate_send_rp_message"): (True, "rp"),
-    ("source", "source_return_path_thread_pong"): (False, "pong"),
-    ("source", "source_return_path_thread_shut"): (False, "shut"),
-    ("source", "source_return_path_thread_switchover_acked"): (False, "ack"),
-}
-_RP_KINDS = {1: "shut", 2: "pong", 7: "ack"}
-_RP_LABELS = {"shut": "SHUT", "pong": "PONG", "ack": "SWITCHOVER_ACK"}
-_TAGS = {0xFFFFFFFFEF100003: "state", 0xFFFFFFFFEF100005: "marker"}
-_TAG_LABELS = {"state": "setup", "config": "config", "marker": "INIT_DATA_SENT", "data": "data"}
 
 
 def _lanes(journal: Journal, items: list[Item], devices: dict[tuple[str, str], int]) -> list[Lane]:
@@ -445,15 +323,16 @@ def _picture(journal: Journal, title: str) -> tuple[Picture, _Builder]:
     items, notes = b.items_of(), [_note(n) for n in journal.notes]
     first, last = (items[0].us, max(i.end for i in items)) if items else (0, 1)
     bands = b.bands_of(last)
-    shutdown = next((e.us - b.origin for e in reversed(b.events)
+    shutdown = next((e.us - b.origin for e in reversed(b.notable)
                      if e.name == "runstate_set" and "shutdown" in map(str, e.args[-1:])), last)
     inside = [i.us for i in items if i.us < shutdown and i.name != "migration_cancel"] or [last]
     home = (max(first, 0), max(inside[-1], 1))
     if len(items) > MAX_ITEMS:
         items, note = _fewer(items)
         notes.append(note)
-    return Picture(title, _lanes(journal, items, b.devices), items, bands, b.messages_of(), b.counter_of(),
-                   b.downtime_of(bands), (first, max(last, first + 1)), home, len(b.events), notes), b
+    return Picture(title, _lanes(journal, items, b.devices), items, bands,
+                   messages_of(b.notable, b.devices, b.origin), b.counter_of(), b.downtime_of(bands),
+                   (first, max(last, first + 1)), home, len(b.events), notes), b
 
 
 def _note(note: str) -> str:

@@ -56,10 +56,8 @@ def _switchover(ps: list[Picture]) -> tuple[int, int]:
     return end - max(end // 10, 1), end
 
 
-def payload(journal: Journal, other: Journal | None = None, title: str = "",
-            titles: tuple[str, str] = ("", "")) -> str:
+def payload(ps: list[Picture], title: str = "") -> str:
     """What the browser gets: the model as compact JSON, texts in a table."""
-    ps = pictures(journal, other, titles)
     strings = _Strings()
     packed = [_packed(p, strings) for p in ps]
     points = warp(ps)
@@ -68,6 +66,10 @@ def payload(journal: Journal, other: Journal | None = None, title: str = "",
         "warp": [[us for us, _ in points], [place for _, place in points]],
         "home": [min(p.home[0] for p in ps), max(p.home[1] for p in ps)],
         "switchover": _switchover(ps)}, separators=(",", ":"), ensure_ascii=False)
+
+
+def _words(ps: list[Picture]) -> str:
+    return "\n".join(sentence for p in ps for sentence in sentences(p))
 
 
 @cache
@@ -100,12 +102,13 @@ class Player(anywidget.AnyWidget):
 
 def show(journal: Journal, other: Journal | None = None, title: str = "", titles: tuple[str, str] = ("", "")) -> Player:
     """A widget that plays the journal; with `other` both in one time scale, aligned at `setup`, differences marked."""
-    return Player(payload(journal, other, title, titles), describe(journal, other, titles))
+    ps = pictures(journal, other, titles)
+    return Player(payload(ps, title), _words(ps))
 
 
 def html(journal: Journal, other: Journal | None = None, title: str = "", titles: tuple[str, str] = ("", "")) -> str:
     """The player as a fragment for any page: no network, no kernel. Where scripts are off, the static twin is seen."""
-    data = payload(journal, other, title, titles).replace("<", "\\u003c")
+    data = payload(pictures(journal, other, titles), title).replace("<", "\\u003c")
     uid = f"migsim-{zlib.crc32(data.encode()):08x}"
     script = _script().replace("export default {render};", "")
     return (f'<style>{_css()}</style><div id="{uid}">{svg(journal, other, titles=titles)}</div>'
@@ -123,8 +126,8 @@ BASE = "base"
 def _simulated(key: str) -> tuple[Run, str, str]:
     config, base = json.loads(key)
     got = run(load_scenario(config), base=base)
-    journal = got.journal
-    return got, payload(journal), "\n".join(sentences(pictures(journal)[0]))
+    ps = pictures(got.journal)
+    return got, payload(ps), _words(ps)
 
 
 def _simulate(scenario: Scenario, base: str | None) -> tuple[Run, str, str]:

@@ -38,7 +38,7 @@ def bad() -> Journal:
 
 
 def test_payload_holds_the_picture(one):
-    data, [p] = json.loads(player.payload(one)), pictures(one)
+    data, [p] = json.loads(player.payload(pictures(one))), pictures(one)
     [q] = data["pictures"]
     assert len(q["items"]) == len(p.items) and len(q["messages"]) == len(p.messages)
     named = [data["strings"][item[5]] for item in q["items"]]
@@ -50,7 +50,7 @@ def test_payload_holds_the_picture(one):
 
 def test_payload_stays_small():
     """76,000 lines of a log become a few kilobytes."""
-    assert len(player.payload(recorded("l2-src-new-dst-legacy-2dev"))) < 100_000
+    assert len(player.payload(pictures(recorded("l2-src-new-dst-legacy-2dev")))) < 100_000
 
 
 def test_svg_is_well_formed_and_says_what_it_shows(one):

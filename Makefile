@@ -1,5 +1,6 @@
 # make lab      build .venv and open the notebooks in JupyterLab
 # make test     the same environment: ruff, then all tests, notebooks included
+# make test-browser   only the tests of the player in a browser (Debian: apt-get install chromium)
 # make venv     build .venv alone; .venv/bin/migsim is the command line
 # make bench    run the measurements in bench/
 # make lock     resolve pyproject.toml anew into requirements.lock
@@ -12,11 +13,15 @@ START := notebooks/00-start-here.ipynb
 ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 NO_BROWSER := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser)
 
-.PHONY: lab test venv bench lock clean
+.PHONY: lab test test-browser venv bench lock clean
 
 test: venv
 	$(BIN)/ruff check .
 	$(BIN)/pytest
+
+test-browser: venv
+	@command -v chromium >/dev/null || { echo "no chromium here; on Debian: apt-get install chromium"; exit 1; }
+	$(BIN)/pytest tests/browser
 
 lab: venv
 	$(BIN)/jupyter lab $(NO_BROWSER) $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/$(START)

@@ -5,9 +5,11 @@ kernel, `svg()` the static twin, `describe()` the picture in words, `knobs()` a 
 """
 from __future__ import annotations
 
+import gc
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache, lru_cache
 from html import escape
 from typing import Any
@@ -122,12 +124,25 @@ def html(journal: Journal, other: Journal | None = None, title: str = "", titles
 BASE = "base"
 
 
-@lru_cache(maxsize=256)
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """No garbage collection meanwhile: it would walk a notebook's whole memory for every few thousand events."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+@lru_cache(maxsize=16)
 def _simulated(key: str) -> tuple[Run, str, str]:
     config, base = json.loads(key)
-    got = run(load_scenario(config), base=base)
-    ps = pictures(got.journal)
-    return got, payload(ps), _words(ps)
+    with _no_collection():
+        got = run(load_scenario(config), base=base)
+        ps = pictures(got.journal)
+        return got, payload(ps), _words(ps)
 
 
 def _simulate(scenario: Scenario, base: str | None) -> tuple[Run, str, str]:
@@ -182,6 +197,7 @@ class Knobs(ipywidgets.VBox):
         self.readout = ipywidgets.HTML()
         self.run, data, text = self._go()
         self.player = Player(data, text)
+        self._say()
         super().__init__([*self.controls.values(), self.readout, self.player])
         for control in self.controls.values():
             control.observe(self._changed, "value")
@@ -198,13 +214,14 @@ class Knobs(ipywidgets.VBox):
                 base = control.value
             elif control.value is not None:
                 scenario = scenario.with_value(path, control.value)
-        got = _simulate(scenario, base)
-        outcome = got[0].outcome
+        return _simulate(scenario, base)
+
+    def _say(self) -> None:
+        outcome = self.run.outcome
         status, error, down = (outcome.get(k) for k in ("status", "error-desc", "downtime"))
         words = f"status {status}" + (f", downtime {down} ms" if down is not None else "")
         words += f": {error}" if error else ""
         self.readout.value = f'<span role="status">{escape(words)}</span>'
-        return got
 
     def _changed(self, _: Any) -> None:
         try:
@@ -213,7 +230,8 @@ class Knobs(ipywidgets.VBox):
             self.readout.value = f'<span role="alert">{escape(str(error))}</span>'
             return
         self.player.text = text
-        self.player.data = data
+        self.player.data = data  # first: the picture is what everybody waits for
+        self._say()
 
 
 def knobs(scenario: Any, **what: Any) -> Knobs:

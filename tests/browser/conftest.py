@@ -76,3 +76,9 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say it where -q would only show an s."""
+    if CHROMIUM is None:
+        terminalreporter.write_line("tests/browser skipped: no chromium here (Debian: apt-get install chromium)")

@@ -70,7 +70,8 @@ _t("vfio_query_stop_copy_size", "", "{name}: {size} bytes if it were stopped now
    "the estimate decides whether the device fits into downtime-limit")
 _t("vfio_query_precopy_size_request_switchover_ack", "vfio_query_precopy_size",
    "{name} has new initial data (REINIT): it asks for one more ACK",
-   "the marker was sent before; what the destination acknowledged no longer covers all initial data", 11)
+   "the marker was sent before: what was acknowledged no longer covers all initial data. While the guest is being "
+   "stopped it is too late: patch 7 lets the attempt fail", 11)
 _t("savevm_state_iterate", "qemu_savevm_state_iterate", "a loop turn: handlers send what they have",
    "RAM first, then the devices, until the window's budget is used up")
 _t("savevm_section_start", "save_section_header", "section {section_id} of {id} begins")
@@ -97,8 +98,10 @@ _t("vfio_send_init_data_flag", "", "{name}: the marker INIT_DATA_SENT goes out",
    "all initial data are on the stream; when the destination has loaded up to here it approves", 8)
 _t("vfio_save_complete_precopy_start", "vfio_save_complete_precopy", "{name}: stop-copy data begin",
    "the guest is stopped: these bytes cost downtime")
-_t("vfio_save_complete_precopy", "", "{name}: stop-copy data are sent, ret {ret}")
-_t("vfio_save_device_config_state", "", "{name}: configuration space goes out")
+_t("vfio_save_complete_precopy", "", "{name}: stop-copy data are sent, ret {ret}",
+   "the next device follows, one after the other on the one stream")
+_t("vfio_save_device_config_state", "", "{name}: configuration space goes out",
+   "with the other devices' state, when RAM and device data are sent")
 _t("vfio_save_cleanup", "", "{name} is cleaned up", "after success the device goes to STOP only now")
 _t("vfio_migration_init", "", "{name} can migrate: flags {mig_flags:#x}, REINIT understood: {precopy_info_v2_used}",
    "the opt-in is made once, at realize", 11)
@@ -107,14 +110,16 @@ _t("vfio_migration_set_state", "", "{name} is asked for {new_state}, if that fai
 _t("vfio_migration_set_device_state", "", "{name} is now {state}", "the kernel has made the transition")
 _t("vfio_vmstate_change_prepare", "", "{name}: prepared for the guest to {verb}: {dev_state}",
    "all devices stop starting DMA among each other first; with patch 12 REINIT is looked for once more")
-_t("vfio_vmstate_change", "", "{name}: follows the guest: {dev_state}", "running {running}, reason {reason}")
+_t("vfio_vmstate_change", "", "{name}: follows the guest: {dev_state}",
+   "every device was prepared first; now each goes to the state that fits (reason: {reason})")
 # --- switchover ---
 _t("vmstate_downtime_checkpoint", "", "downtime checkpoint {checkpoint}", "a mark for measuring, nothing happens")
 _t("runstate_set", "runstate_set", "run state {current_name} becomes {new_name}")
 _t("vm_state_notify", "vm_state_notify", "the guest {verb}: {reason_str}", "every device hears of it, in order")
 _t("migration_completion_vm_stop", "migration_completion_precopy", "the guest is stopped for the switchover, ret {ret}",
    "what is sent from here on costs downtime")
-_t("migration_precopy_complete", "migration_completion_precopy", "no way back: handlers complete their state", "", 2)
+_t("migration_precopy_complete", "migration_completion_precopy", "no way back: handlers complete their state",
+   "disks are inactive, the rate limit is off: the rest goes as fast as it can", 2)
 _t("migration_block_activation", "migration_block_activate", "disks: {name}",
    "only one side may hold the disk images")
 _t("ram_save_complete", "", "RAM's last pages go out: dirty {dirty}, done {done}")
@@ -134,7 +139,8 @@ _t("migration_cancel", "", "migrate_cancel, or QEMU is told to quit", "both sock
 # --- return path ---
 _t("source_return_path_thread_entry", "source_return_path_thread", "the return-path thread starts")
 _t("source_return_path_thread_loop_top", "source_return_path_thread", "waits for the next message")
-_t("source_return_path_thread_pong", "source_return_path_thread", "PONG {val} has come")
+_t("source_return_path_thread_pong", "source_return_path_thread", "PONG {val} has come",
+   "the destination has read the stream up to the PING of this number")
 _t("source_return_path_thread_shut", "source_return_path_thread", "SHUT {val} has come",
    "the destination is done; anything but 0 is an error there")
 _t("source_return_path_thread_switchover_acked", "source_return_path_thread",
@@ -148,7 +154,8 @@ _t("loadvm_state_setup", "qemu_loadvm_state_setup", "every handler's load_setup 
    "VFIO devices go to RESUMING; in the legacy scheme they count themselves here")
 _t("loadvm_process_command", "", "command {s} is carried out", "it came on the stream, behind all earlier data")
 _t("loadvm_process_command_ping", "loadvm_process_command", "PING {val}: PONG is sent back")
-_t("migrate_send_rp_message", "migrate_send_rp_message", "{msg} is sent back to the source")
+_t("migrate_send_rp_message", "migrate_send_rp_message", "{msg} is sent back to the source",
+   "by the return path, as soon as the destination has got here in the stream")
 _t("loadvm_state_switchover_ack_needed", "qemu_loadvm_state_switchover_ack_needed",
    "{switchover_ack_pending_num} devices must approve", "the destination counts; one ACK goes out at the end")
 _t("migration_request_switchover_ack", "", "{requester} asks for an ACK: {switchover_ack_pending_num} pending", "", 4)
@@ -169,9 +176,12 @@ _t("ram_load_complete", "ram_load", "pages are loaded, ret {ret}")
 _t("vfio_load_state", "", "{name}: {tag}", "the tag says what follows in the device's section")
 _t("vfio_load_state_device_data", "vfio_load_buffer", "{name}: {size} bytes are loaded",
    "the device works while QEMU waits in write()")
-_t("vfio_load_device_config_state_start", "vfio_load_device_config_state", "{name}: configuration space is loaded")
-_t("vfio_load_device_config_state_end", "vfio_load_device_config_state", "{name}: configuration space is done")
-_t("vfio_load_cleanup", "", "{name} is cleaned up on the destination")
+_t("vfio_load_device_config_state_start", "vfio_load_device_config_state", "{name}: configuration space is loaded",
+   "it comes last, behind all device data")
+_t("vfio_load_device_config_state_end", "vfio_load_device_config_state", "{name}: configuration space is done",
+   "the device has all its state")
+_t("vfio_load_cleanup", "", "{name} is cleaned up on the destination",
+   "the attempt is over there")
 _t("process_incoming_migration_co_end", "process_incoming_migration_co", "loading ends, ret {ret}",
    "0: the guest is started next; otherwise it stays on the source")
 _t("loadvm_state_cleanup", "qemu_loadvm_state_cleanup", "every handler's load_cleanup is called")

@@ -113,7 +113,8 @@ def html(journal: Journal, other: Journal | None = None, title: str = "", titles
     data = payload(pictures(journal, other, titles), title).replace("<", "\\u003c")
     uid = f"migsim-{zlib.crc32(data.encode()):08x}"
     script = _script().replace("export default {render};", "")
-    return (f'<style>{_css()}</style><div id="{uid}">{svg(journal, other, titles=titles)}</div>'
+    twin = svg(journal, other, titles=titles).replace(f"<style>{style()}</style>", "")
+    return (f'<style>{_css()}</style><div id="{uid}">{twin}</div>'
             f'<script type="application/json" id="{uid}-data">{data}</script>'
             f'<script>(() => {{\n{script}\nconst el = document.getElementById("{uid}");\nel.replaceChildren();\n'
             f'new Player(el, JSON.parse(document.getElementById("{uid}-data").textContent));\n}})();</script>')

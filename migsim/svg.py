@@ -150,6 +150,7 @@ class _Drawing:
         if not hasattr(self, "wire"):
             self.wire = (y, y)
         self.taken: dict[str, list[tuple[float, float]]] = {}
+        self.ticks: dict[str, float] = {}
 
     def text(self, x: float, y: float, text: str, css: str = "", anchor: str = "") -> None:
         anchor = f' text-anchor="{anchor}"' if anchor else ""
@@ -252,6 +253,10 @@ class _Drawing:
                             f'<rect fill="url(#{self.uid}up)" {rect}/></g>')
             return
         protocol = item.kind == "protocol"
+        key = item.lane + item.kind
+        if abs(x - self.ticks.get(key, -9)) < 0.6 and not item.differs and item.name != "migrate_error":
+            return  # nobody could tell them apart
+        self.ticks[key] = x
         css = "tick" + (" protocol" if protocol else "") + (" error" if item.name == "migrate_error" else "")
         low, high = (y + h - (7 if protocol else 4), y + h) if "/device" in item.lane else (
             (line - 8, line + 8) if protocol else (line - 4, line + 4))

@@ -200,7 +200,7 @@ class _Drawing:
     def _label(self, lane: Lane) -> None:
         css = "strong" if lane.kind in ("status", "guest") else ""
         indent = 6 if lane.kind in ("status", "guest") else 16
-        label = lane.label if len(lane.label) <= 22 else lane.label[:21] + "…"
+        label = lane.label if len(lane.label) <= 22 else f"{lane.label[:12]}…{lane.label[-8:]}"
         self.out.append(f"<g><title>{escape(lane.label)}</title>")
         self.text(indent, self.line(lane.key) + 4, label, css)
         self.out.append("</g>")

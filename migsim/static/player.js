@@ -2,7 +2,8 @@
 // All text from a journal goes into the page by textContent. Geometry and classes are those of svg.py.
 const ROOMY = {guest: 24, status: 22, device: 22, thread: 32, counter: 24, wire: 70};
 const DENSE = {guest: 20, status: 18, device: 15, thread: 30, counter: 20, wire: 57};
-const GAP = 3, AXIS = 24, TITLE = 26, CHAR = 6.0, BOLD = 6.9, STEP_MS = 260;
+const GAP = 3, AXIS = 24, TITLE = 26, CHAR = 6.0, BOLD = 6.9;
+const STEP_MS = [60, 260], PLAY_MS = 45000;  // a step of play; the whole takes about 45 s
 const PATTERN = {RUNNING_P2P: "dots", destination: "dots", PRE_COPY: "up", active: "up", PRE_COPY_P2P: "updots",
   STOP_COPY: "down", stopped: "down", device: "down", RESUMING: "lines", ERROR: "cross", both: "cross",
   failed: "cross", failing: "cross", STOP: "grid", quit: "grid", cancelling: "cross", cancelled: "cross"};
@@ -270,7 +271,7 @@ class Player {
     this.buttons.play.textContent = "‖ Pause";
     this.playing = setInterval(() => {
       if (this.cursor >= this.data.steps.length - 1) this.pause(); else this.go(this.cursor + 1);
-    }, STEP_MS);
+    }, Math.min(Math.max(PLAY_MS / this.data.steps.length, STEP_MS[0]), STEP_MS[1]));
   }
 
   pause() {
@@ -550,7 +551,7 @@ class Sheet {
 
   lane(lane) {
     const strong = lane.kind === "status" || lane.kind === "guest", y = this.rows.get(lane.key)[0];
-    const short = lane.label.length > 22 ? lane.label.slice(0, 21) + "…" : lane.label;
+    const short = lane.label.length > 22 ? `${lane.label.slice(0, 12)}…${lane.label.slice(-8)}` : lane.label;
     const at = lane.kind === "thread" ? y + 14 : this.line(lane.key) + 4;
     const e = this.player.label(this.labels, strong ? 6 : 16, at, short, strong ? "strong" : "");
     if (short !== lane.label) draw("title", {}, e).textContent = lane.label;

@@ -119,6 +119,15 @@ def test_a_lost_message():
     assert [m.label for m in p.messages if m.at is None] == ["SHUT"]
 
 
+def test_attempts_do_not_mix():
+    """The first attempt's destination has a log of its own: its messages find no receipt in the second one's."""
+    p = picture(recorded("n-cancel-then-again"))
+    second = [b.us for b in p.bands if b.lane == "source/status" and b.state == "setup"]
+    pairs = [m for m in p.messages if m.sender == "source/migration"]
+    assert len(second) == 2 and {m.at is None for m in pairs if m.us < second[1]} == {True}
+    assert {m.at is None for m in pairs if m.us > second[1]} == {False}
+
+
 def test_two_guests_at_once():
     assert "both" in states(picture(recorded("l3-src-legacy-dst-new-2dev")), "guest")
 
@@ -129,6 +138,8 @@ def test_differences():
     only = {i.name for i in a.items if i.differs}
     assert {"vfio_query_precopy_size_request_switchover_ack", "vfio_send_init_data_flag"} <= only
     assert "vfio_query_precopy_size_request_switchover_ack" not in {i.name for i in b.items if i.differs}
+    _, last = pictures(without, with_)
+    assert only == {i.name for i in last.items if i.differs}
     same = pictures(with_, recorded("h-with-reinit-run1"))
     assert not any(i.differs for p in same for i in p.items)
 

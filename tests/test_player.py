@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -65,8 +65,9 @@ def test_svg_is_well_formed_and_says_what_it_shows(one):
 
 def test_svg_inside_its_width():
     """No label leaves the picture, none lies on another one of its row."""
-    for width in (700, 900, 1200):
-        root = ET.fromstring(player.svg(recorded("h-with-reinit-run1"), width=width))
+    names = ("h-with-reinit-run1", "i6-stop-with-reinit-at-stop-tcp", "l3-src-legacy-dst-new-2dev")
+    for name, width in product(names, (700, 900, 1200)):
+        root = ET.fromstring(player.svg(recorded(name), width=width))
         rows: dict[str, list[tuple[float, float]]] = {}
         for text in root.iter(f"{SVG}text"):
             size = len(text.text) * (6.9 if "strong" in text.get("class", "") else 5.6)
@@ -160,6 +161,8 @@ def test_knobs_are_labelled_and_start_at_what_holds():
     panel = player.knobs(DATA / "b-one-reinit", devices__0__destination__load_init_ms=(0, 500, 10))
     control = panel.controls["devices.0.destination.load_init_ms"]
     assert (control.value, control.description, control.continuous_update) == (200, "load init ms", False)
+    panel = player.knobs(DATA / "b-one-reinit", devices__0__source__query_us=(0, 5000))  # not written: the default
+    assert panel.controls["devices.0.source.query_us"].value == 1000
 
 
 def test_a_knob_that_cannot_be():

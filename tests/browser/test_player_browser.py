@@ -86,6 +86,7 @@ def test_protocol_events_and_counter(page, opened):
     assert "SWITCHOVER_ACK has come: 0 awaited" in root.locator(".ms-what").text_content()
     assert root.locator(".ms-now code").last.text_content() == "0"
     press(page, root, "Shift+ArrowLeft")
+    assert "migrate_send_rp_message 7" in root.locator(".ms-event").text_content()
     assert root.locator(".ms-now code").last.text_content() == "1"
 
 

@@ -151,7 +151,7 @@ def main() -> None:
         nbformat.write(notebook, folder / "bench.ipynb")
         context = playwright.chromium.launch_persistent_context(
             str(folder / "profile"), executable_path=chromium, headless=True, args=FLAGS,
-            viewport={"width": 1300, "height": 2600})
+            viewport={"width": 1300, "height": 1000})
         with jupyterlab(folder) as address:
             measure(context.new_page(), address)
         context.close()
@@ -171,10 +171,11 @@ def measure(page: object, address: str) -> None:
     times: dict[str, list[float]] = {panel: [] for panel in panels}
     for index in range(1, TURNS + 4):
         for panel in panels:
+            page.evaluate("panel => document.querySelector('.' + panel).scrollIntoView()", panel)
+            page.wait_for_timeout(150)
             took = page.evaluate(TURN, [panel, index])
             if index > 3:  # the first ones warm up
                 times[panel].append(took)
-            page.wait_for_timeout(60)
     for panel, what in panels.items():
         said(f"knob to repainted: {what}", times[panel])
     said("step without the kernel: scrub in the player, 14,000 events", page.evaluate(SCRUB, 200))

@@ -16,7 +16,7 @@ class Clock:
         self.world = world
         self.heap: list[tuple[int, int, int]] = []
         self.order = 0
-        self.parked: dict[int, str] = {}
+        self.parked: dict[str, list[int]] = {}
         self.steps = 0
         world.driver = self
 
@@ -24,23 +24,29 @@ class Clock:
         """An independent copy, with a copy of the world and its accounting."""
         new = object.__new__(Clock)
         new.__dict__.update(self.__dict__)
-        new.heap, new.parked = self.heap[:], dict(self.parked)
+        new.heap, new.parked = self.heap[:], {key: tids[:] for key, tids in self.parked.items()}
         new.world = self.world.copy()
         new.world.acct = self.world.acct.copy()
         new.world.driver = new
         return new
 
     def wake(self, tid: int, ns: int | None = None) -> None:
-        """Make a thread ready, now or at `ns`."""
-        self.parked.pop(tid, None)
+        """Make a new thread ready, now or at `ns`."""
+        for tids in self.parked.values():
+            if tid in tids:
+                tids.remove(tid)
         self.order += 1
         heappush(self.heap, (self.world.now if ns is None else ns, self.order, tid))
 
     def signal(self, key: str) -> None:
         """Threads that wait for `key` look again."""
-        if self.parked:
-            for tid in [t for t, k in self.parked.items() if k == key]:
-                self.wake(tid)
+        tids = self.parked.get(key)
+        if tids:
+            now = self.world.now
+            for tid in tids:
+                self.order += 1
+                heappush(self.heap, (now, self.order, tid))
+            tids.clear()
 
     def connected(self, world: World) -> None:
         """The transport is up."""
@@ -52,10 +58,10 @@ class Clock:
     def run(self, until_ns: int, steps: int = 1 << 62) -> bool:
         """Run until nothing is ready before `until_ns` or `steps` are spent. Returns whether something is left."""
         w, heap, parked = self.world, self.heap, self.parked
-        threads = w.threads
+        threads, pop, push = w.threads, heappop, heappush
         left = steps
         while heap and left > 0:
-            now, _, tid = heappop(heap)
+            now, _, tid = pop(heap)
             if now > until_ns:
                 heappush(heap, (now, 0, tid))
                 break
@@ -68,11 +74,15 @@ class Clock:
                 if cost:
                     if cost.__class__ is str:
                         stack.append(step)
-                        parked[tid] = cost
+                        if cost in parked:
+                            parked[cost].append(tid)
+                        else:
+                            parked[cost] = [tid]
                         break
                     now += cost
                     if (heap and heap[0][0] <= now) or now > until_ns or left <= 0:
-                        self.wake(tid, now)
+                        self.order += 1
+                        push(heap, (now, self.order, tid))
                         break
                     w.now = now
         self.steps += steps - left

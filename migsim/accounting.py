@@ -115,14 +115,20 @@ class Accounting(State):
         if self.total_ns:
             self.mbps = self.transferred * 8 * 1000 / self.total_ns
 
-    def refused(self, w: World, text: str) -> None:
-        """`migrate` itself was refused."""
-        self.refusal = text
-        self.stderr(SRC, text)
+    def refused(self, side: str, text: str) -> None:
+        """`migrate` itself, or a device at start, was refused."""
+        self.refusal = self.refusal or text
+        self.stderr(side, text)
 
     def stderr(self, side: str, text: str) -> None:
         """error_report() of one side."""
         self.messages.append((side, text))
+
+    def warn_once(self, side: str, text: str) -> None:
+        """warn_report_once(): the process prints the first message of this kind only."""
+        kind = text.rpartition("ioctl(")[2].partition(")")[0]
+        if not any(s == side and kind in said for s, said in self.messages):
+            self.stderr(side, text)
 
     def set_parameters(self, w: World, params: dict[str, float]) -> None:
         """migrate-set-parameters: takes effect with the next window."""

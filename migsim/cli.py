@@ -41,7 +41,7 @@ def usage() -> str:
     """The overview."""
     from . import __version__
 
-    lines = [f"migsim {__version__}: QEMU live migration with VFIO, REINIT and switchover-ack at every step of the series",
+    lines = [f"migsim {__version__}: QEMU migration with VFIO, REINIT and switchover-ack, at every step of the series",
              "", "usage: migsim SUBCOMMAND ... (migsim SUBCOMMAND --help tells its options)", ""]
     return "\n".join(lines + [f"  {name:9s} {text}" for name, text in available().items()]) + "\n"
 

@@ -28,14 +28,12 @@ LISTEN_NS = 1_000_000  # migrate-incoming comes about 1 ms before migrate (timel
 MAX_EVENTS = 2_000_000  # a run that spins for longer is given up
 DRAIN_NS = 60_000_000_000  # what the destination may still need after the source is done
 ENDED = ("completed", "failed", "cancelled")
-PREREQUISITES = {"switchover-ack": "return-path", "pause-before-switchover": None, "background-snapshot": None}
 
 
 def check_capabilities(caps: dict[str, bool]) -> tuple[dict[str, bool], str]:
     """migrate_caps_check(): a refused command sets none of its capabilities. Returns (effective, QEMU's error)."""
-    for cap, needed in PREREQUISITES.items():
-        if caps.get(cap) and needed and not caps.get(needed):
-            return {}, f"Capability '{cap}' requires capability '{needed}'"
+    if caps.get("switchover-ack") and not caps.get("return-path"):
+        return {}, "Capability 'switchover-ack' requires capability 'return-path'"
     return caps, ""
 
 
@@ -64,7 +62,8 @@ class Run:
     """A finished run. `journal`: the events; `outcome`: the source's last query-migrate; `run_state`: of both ends.
 
     `attempts`: (journal index where it begins, outcome) of every attempt; `messages`: (side, text) that QEMU would
-    print on stderr; `notes`: what the resolution of machine types changed.
+    print on stderr; `notes`: what the resolution of machine types changed; `refused`: QEMU's text when it refused
+    the capabilities, a device at start or `migrate`.
     """
 
     def __init__(self, scenario: Scenario, bases: tuple[str | None, str | None], keep_records: bool = False) -> None:
@@ -84,6 +83,7 @@ class Run:
         self._checkpoints: list[tuple[int, Clock]] = []
         self.clock = self._build(self.raw)
         self._go()
+        self.refused = self.refused or self.world.acct.refusal
 
     # --- building ---
 
@@ -193,12 +193,16 @@ def manage_before(w: World, k: int) -> int:
 
 
 def manage_attempt(w: World, number: int) -> int:
-    """migrate-incoming at the destination (a fresh one from the second attempt on), then migrate."""
+    """migrate-incoming at the destination (a fresh one for each attempt, if the scenario says so), then migrate."""
     run = w.management
     run.attempts.append((len(run.raw) if number > 1 else 0, {}))
-    if number > 1:
+    if w.src.exited:
+        w.then((manage_ended, number, False))
+        return SETTLE_NS
+    if number > 1 and run.scenario.destination_per_attempt:
         fresh_destination(w)
-    w.start(INCOMING, (incoming.migrate_incoming,))
+    if w.dst.state == "none" and not w.dst.exited:
+        w.start(INCOMING, (incoming.migrate_incoming,))
     w.then((manage_migrate, number))
     return LISTEN_NS
 

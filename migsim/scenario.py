@@ -5,10 +5,9 @@ Beside it our own keys: `name`, `shows` (one sentence), `seed`, `cost` (override
 """
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
-import json
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -17,12 +16,14 @@ from typing import Any
 
 from .cost import COST
 from .ladder import CODE_BASES
+from .scenario_file import ScenarioError, read
 
 MAX_DEVICES, MAX_MEM_MIB, MAX_TIMEOUT_MS, MAX_TRIGGERS = 16, 1 << 20, 600_000, 10_000
-MAX_FILE = 1 << 20
 MAX_BYTES = 1 << 50
-UNITS = {"b": 1, "k": 1 << 10, "kib": 1 << 10, "m": 1 << 20, "mib": 1 << 20, "g": 1 << 30, "gib": 1 << 30,
-         "kb": 10**3, "mb": 10**6, "gb": 10**9, "tib": 1 << 40, "tb": 10**12}
+MAX_RECORDS = 10_000
+# exact spelling: "Mb" could be bits, "KB" 1000 or 1024
+UNITS = {"B": 1, "k": 1 << 10, "K": 1 << 10, "KiB": 1 << 10, "M": 1 << 20, "MiB": 1 << 20, "G": 1 << 30, "GiB": 1 << 30,
+         "T": 1 << 40, "TiB": 1 << 40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 TIMES = {"ms": 1.0, "s": 1000.0, "us": 0.001}
 CAPABILITIES = (
     "return-path", "switchover-ack", "events", "pause-before-switchover", "postcopy-ram", "auto-converge", "multifd",
@@ -34,18 +35,21 @@ PARAMS = {
     "throttle-trigger-threshold": 50, "cpu-throttle-initial": 20, "cpu-throttle-increment": 10,
     "max-cpu-throttle": 99, "multifd-channels": 2, "max-postcopy-bandwidth": 0, "announce-rounds": 5,
     "announce-initial": 50, "announce-max": 550, "announce-step": 100, "xbzrle-cache-size": 67108864}
+PROPS = ("enable-migration", "x-pre-copy-dirty-page-tracking", "x-device-dirty-page-tracking", "migration-events",
+         "x-migration-multifd-transfer", "x-migration-load-config-after-iter", "x-migration-max-queued-buffers-size")
+GLOBALS = ("migration.switchover-ack-legacy", "migration.send-switchover-start")
+ON_OFF = ("on", "yes", "true", "off", "no", "false")
 ACTIONS = ("stop", "cont", "migrate_cancel", "migrate-continue", "migrate-start-postcopy", "migrate-set-parameters")
 TRIGGERS = ("t", "rd", "info", "after", "gap")
 MACHINE = re.compile(r"(pc-q35|pc-i440fx)-(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])|q35|pc")
 VERSION = re.compile(r"(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])(\.\d+)?")
 
 
-class ScenarioError(ValueError):
-    """A scenario that cannot be run; the message is one line: where, what, what is allowed, the nearest name."""
-
-
 def _bad(place: str, value: object, allowed: str, near: str = "") -> ScenarioError:
-    shown = str(value).replace("\n", " ")
+    try:
+        shown = str(value)
+    except (ValueError, RecursionError):  # thousands of digits, or nested as deep as Python goes
+        shown = f"a huge {type(value).__name__}"
     shown = shown if len(shown) <= 60 else shown[:57] + "..."
     return ScenarioError(f"{place}: {shown!r}: allowed is {allowed}" + (f"; nearest is {near!r}" if near else ""))
 
@@ -59,27 +63,36 @@ def _near(name: object, names: Iterable[str]) -> str:
 def _number(low: float, high: float, units: Mapping[str, float], what: str, whole: bool = True) -> Callable:
     def check(place: str, value: Any) -> Any:
         if isinstance(value, str):
-            found = re.fullmatch(r"\s*(-?\d+(?:\.\d+)?)\s*([A-Za-z]+)\s*", value)
-            if not found or found[2].lower() not in units:
-                raise _bad(place, value, what)
-            value = float(found[1]) * units[found[2].lower()]
-            value = int(value) if value == int(value) else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            found = re.fullmatch(r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]+)\s*", value)
+            if not found or found[2] not in units:
+                near = f"{found[1]} {_near(found[2], units)}" if found and units else ""
+                raise _bad(place, value, what, near)
+            value = float(found[1]) * units[found[2]]
+        if isinstance(value, bool) or not isinstance(value, int | float):
             raise _bad(place, value, what)
         if not low <= value <= high or (whole and value != int(value)):
             raise _bad(place, value, f"{what} from {low:g} to {high:g}" + (" (a whole number)" if whole else ""))
-        return int(value) if whole else value
+        return int(value) if value == int(value) else value
+    check.number = (low, high, tuple(units), whole)  # for the schema
     return check
 
 
-_size = _number(0, MAX_BYTES, UNITS, "a size in bytes, or with a unit such as 4 MiB")
+_size = _number(0, MAX_BYTES, UNITS, "a size in bytes, or with a unit such as 4 MiB,")
 _record = _number(1, MAX_BYTES, UNITS, "a size in bytes, or with a unit such as 1 MiB,")
 _any_u64 = _number(0, 2**64 - 1, {}, "an unsigned 64-bit number")
 _ms = _number(0, MAX_TIMEOUT_MS, TIMES, "a time in ms, or with a unit such as 2 s,", whole=False)
-_us = _number(0, 10_000_000, {}, "a time in microseconds", whole=False)
+_us = _number(0, 10_000_000, {"us": 1.0, "ms": 1000.0}, "a time in us, or with a unit such as 10 ms,", whole=False)
+_seconds = _number(0, 60, {"s": 1.0, "ms": 0.001}, "seconds", whole=False)
+_mib = _number(1, MAX_MEM_MIB, {"MiB": 1, "GiB": 1 << 10, "TiB": 1 << 20}, "MiB, or a size with a unit such as 8 GiB,")
 _count = _number(0, 1_000_000_000, {}, "a number")
+_attempt = _number(1, 10, {}, "a number")
 _errno = _number(0, 133, {}, "an errno")
-_rate = _number(0, MAX_BYTES, UNITS, "bytes per second")
+_failure = _number(1, 133, {}, "an errno")
+_cost_value = _number(0, 1e12, {}, "a number", whole=False)
+_percent = _number(1, 100, {}, "a percentage")
+_downtime = _number(0, 2_000_000, TIMES, "a time in ms, or with a unit such as 2 s,", whole=False)
+PARAM_CHECKS = {name: _downtime if name == "downtime-limit" else _size if "bandwidth" in name or "size" in name
+                else _percent if "throttle" in name else _count for name in PARAMS}
 
 
 def _flag(place: str, value: Any) -> int:
@@ -89,8 +102,15 @@ def _flag(place: str, value: Any) -> int:
 
 
 def _text(place: str, value: Any) -> str:
-    if not isinstance(value, str) or not value or len(value) > 2000:
-        raise _bad(place, value, "a text")
+    if not isinstance(value, str) or len(value) > 2000:
+        raise _bad(place, value, "a text of at most 2000 characters")
+    return value
+
+
+def _id(place: str, value: Any) -> str:
+    """QEMU wants a letter, then letters, digits, '-', '.', '_'; a name that would need escaping is shown as text."""
+    if not isinstance(value, str) or not 1 <= len(value) <= 100 or not value.isprintable():
+        raise _bad(place, value, "a text of 1 to 100 printable characters")
     return value
 
 
@@ -100,19 +120,22 @@ def _boolean(place: str, value: Any) -> bool:
     return value
 
 
+def _plain(text: str) -> Any:
+    """A number where `text` is one, otherwise the text: it may have a unit."""
+    return float(text) if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", text) else text
+
+
 def _reinit(place: str, value: Any) -> tuple[tuple[str, float, int], ...]:
-    if isinstance(value, list | tuple) and all(isinstance(v, list | tuple) and len(v) == 3 for v in value):
-        value = ";".join(f"{k}{n or '':g}:{s}" if n else f"{k}:{s}" for k, n, s in value)
     if not isinstance(value, str):
         raise _bad(place, value, "trigger:size;... such as t600:8192;gap:4096")
     out = []
-    for part in filter(None, value.split(";")):
-        found = re.fullmatch(r"\s*([a-z]+)(\d*(?:\.\d+)?):([\w .]+)\s*", part)
+    for part in filter(None, (part.strip() for part in value.split(";"))):
+        found = re.fullmatch(r"([a-z]+)([0-9]*(?:\.[0-9]+)?):\s*([\w .]+)", part)
         if not found or found[1] not in TRIGGERS or (found[1] != "gap") != bool(found[2]):
             near = _near(found[1], TRIGGERS) if found else ""
             raise _bad(place, part, "t<ms>:size, rd<ms>:size, info<n>:size, after<ms>:size or gap:size", near)
-        size = found[3].strip()
-        out.append((found[1], float(found[2] or 0), _record(place, int(size) if size.isdigit() else size)))
+        when = (_count if found[1] == "info" else _ms)(place, _plain(found[2] or "0"))
+        out.append((found[1], float(when), _record(place, _plain(found[3].strip()))))
     if len(out) > MAX_TRIGGERS:
         raise _bad(place, f"{len(out)} triggers", f"at most {MAX_TRIGGERS}")
     return tuple(out)
@@ -121,13 +144,14 @@ def _reinit(place: str, value: Any) -> tuple[tuple[str, float, int], ...]:
 def _series(place: str, value: Any) -> tuple[float, int, int] | None:
     if value in (None, ""):
         return None
-    parts = value if isinstance(value, list | tuple) else str(value).split(":")
+    parts = value.split(":") if isinstance(value, str) else []
     if len(parts) != 3:
-        raise _bad(place, value, "ms:size:max such as 300:8192:10")
-    ms = _ms(place, float(parts[0]) if re.fullmatch(r"[\d.]+", str(parts[0])) else parts[0])
-    size, most = (_record(place, int(p) if str(p).isdigit() else p) for p in parts[1:])
-    if ms <= 0 or most > MAX_TRIGGERS:
-        raise _bad(place, value, f"a time above 0 ms and at most {MAX_TRIGGERS} chunks: endless REINIT never ends")
+        hint = " (in quotes: YAML reads it as a number)" if isinstance(value, int) else ""
+        raise _bad(place, value, f"ms:size:max such as '300:8192:10'{hint}")
+    parts = [_plain(part.strip()) for part in parts]
+    ms, size, most = _ms(place, parts[0]), _record(place, parts[1]), _count(place, parts[2])
+    if ms <= 0 or not 1 <= most <= MAX_TRIGGERS:
+        raise _bad(place, value, f"a time above 0 ms and 1 to {MAX_TRIGGERS} chunks: endless REINIT never ends")
     return ms, size, most
 
 
@@ -159,7 +183,7 @@ class DeviceScript:
     query_us: float = _field(_us, 1000)
     info_fail_at: int = _field(_count, 0)
     info_fail_gap: int = _field(_flag, 0)
-    info_errno: int = _field(_errno, 5)
+    info_errno: int = _field(_failure, 5)
     bogus_at: int = _field(_count, 0)
     bogus_init: int = _field(_any_u64, 0)
     load_init_ms: float = _field(_ms, 0)
@@ -238,18 +262,38 @@ class Scenario:
     config: dict = field(default_factory=dict, compare=False, repr=False)
 
     def with_value(self, path: str, value: Any) -> Scenario:
-        """A copy with one value replaced, e.g. "params.downtime-limit" or "devices.0.source.load_init_ms"."""
-        config = json.loads(json.dumps(self.config))
-        at, keys = config, path.split(".")
-        for k, key in enumerate(keys[:-1]):
-            if isinstance(at, list):
-                if not key.isdigit() or int(key) >= len(at):
-                    raise _bad(".".join(keys[:k + 1]), key, f"a number below {len(at)}")
-                at = at[int(key)]
-            else:
-                at = at.setdefault(key, {})
-        at[keys[-1]] = value
-        return parse(config, path)
+        """A copy with one value replaced, e.g. "params.downtime-limit" or "devices.0.source.load_init_ms".
+
+        Raises ScenarioError as load_scenario() does.
+        """
+        return self.replace(**{path: value})
+
+    def replace(self, **changes: Any) -> Scenario:
+        """A copy with several values replaced, checked once they are all in; keys as in with_value()."""
+        config = self.to_config()
+        for path, value in changes.items():
+            _set(config, path.split("."), value.item() if hasattr(value, "item") else value)  # .item(): numpy's numbers
+        return parse(config, self.name or "scenario")
+
+    def to_config(self) -> dict[str, Any]:
+        """The set-up in the recordings' vocabulary, as it was given; load_scenario() reads it back."""
+        return copy.deepcopy(self.config)
+
+
+def _set(at: Any, keys: list[str], value: Any) -> None:
+    """Put `value` where the path `keys` leads to; mappings on the way are made."""
+    for depth, key in enumerate(keys):
+        if isinstance(at, list):
+            if not key.isdecimal() or int(key) >= len(at):
+                raise _bad(".".join(keys), key, f"a number below {len(at)}" if at else "nothing: the list is empty")
+            key = int(key)
+        elif not isinstance(at, dict):
+            raise _bad(".".join(keys), ".".join(keys[:depth]), "the name of a mapping or a list before the last dot")
+        if depth == len(keys) - 1:
+            at[key] = value
+        elif isinstance(at, dict) and at.get(key) is None:
+            at[key] = {}
+        at = at[key]
 
 
 TOP = {f.name for f in dataclasses.fields(Scenario)} - {"config"} | {"tee", "uri_file"}
@@ -259,7 +303,7 @@ def _keys(place: str, value: Any, allowed: Iterable[str]) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise _bad(place, value, "a mapping")
+        raise _bad(place or "the whole", value, "a mapping")
     allowed = sorted(allowed)
     for key in value:
         if key not in allowed:
@@ -283,40 +327,61 @@ def _host(place: str, value: Any) -> Host:
         raise _bad(f"{place}.machine", machine, "pc-q35-8.1 to pc-q35-11.1, pc-i440fx-8.1 to pc-i440fx-11.1, q35, pc",
                    _near(machine, known))
     globals_ = got.get("globals", [])
-    if not isinstance(globals_, list | tuple) or not all(isinstance(g, str) and "=" in g for g in globals_):
+    if not isinstance(globals_, list):
         raise _bad(f"{place}.globals", globals_, "a list of driver.property=value")
-    return Host(qemu, machine, tuple(globals_))
+    return Host(qemu, machine, tuple(_global(f"{place}.globals[{i}]", g) for i, g in enumerate(globals_)))
+
+
+def _global(place: str, value: Any) -> str:
+    name, sign, setting = value.partition("=") if isinstance(value, str) else ("", "", "")
+    ours = name.startswith("migration.")  # other drivers' properties change nothing here
+    known = name in GLOBALS and setting in ON_OFF if ours else re.fullmatch(r"[\w-]+\.[\w-]+", name)
+    if not sign or not known:
+        raise _bad(place, value, " or ".join(f"{g}=on|off" for g in GLOBALS), f"{_near(name, GLOBALS)}=on")
+    return value
 
 
 def _device(place: str, value: Any, index: int) -> Device:
     got = _keys(place, value, ("id", "common", "source", "destination", "props"))
-    common = _keys(f"{place}.common", got.get("common"), {f.name for f in dataclasses.fields(DeviceScript)})
+    names = {f.name for f in dataclasses.fields(DeviceScript)}
+    common = _keys(f"{place}.common", got.get("common"), names)
+    _filled(DeviceScript, f"{place}.common", common)
     ends = []
     for side in ("source", "destination"):
-        own = _keys(f"{place}.{side}", got.get(side), {f.name for f in dataclasses.fields(DeviceScript)})
-        _filled(DeviceScript, f"{place}.common", common)
-        ends.append(_filled(DeviceScript, f"{place}.{side}", {**common, **own}))
-    return Device(_text(f"{place}.id", got.get("id", f"vfio{index}")), *ends)
+        own = _keys(f"{place}.{side}", got.get(side), names)
+        end = _filled(DeviceScript, f"{place}.{side}", {**common, **own})
+        if end.stopcopy > MAX_RECORDS * end.rec:
+            most = f"{MAX_RECORDS} records of rec={end.rec} bytes at most"
+            raise _bad(f"{place}.{side}.stopcopy", end.stopcopy, most)
+        ends.append(end)
+    for name, prop in _keys(f"{place}.props", got.get("props"), PROPS).items():
+        if not isinstance(prop, str | int):
+            raise _bad(f"{place}.props.{name}", prop, "a text, a number, true or false")
+    return Device(_id(f"{place}.id", got.get("id", f"vfio{index}")), *ends)
 
 
 def _params(place: str, value: Any, defaults: bool) -> tuple[tuple[str, float], ...]:
-    given = {k: _number(0, MAX_BYTES, {**UNITS, **TIMES}, "a number", whole=k != "downtime-limit")(f"{place}.{k}", v)
-             for k, v in _keys(place, value, PARAMS).items()}
+    given = {k: PARAM_CHECKS[k](f"{place}.{k}", v) for k, v in _keys(place, value, PARAMS).items()}
     return tuple(({**PARAMS, **given} if defaults else given).items())
 
 
-def _action(place: str, value: Any) -> Action:
+def _action(place: str, value: Any, attempts: int) -> Action:
     got = _keys(place, value, ("do", "at_ms", "args", "attempt"))
     do = got.get("do")
     if do not in ACTIONS:
         raise _bad(f"{place}.do", do, ", ".join(ACTIONS), _near(do, ACTIONS))
-    args = got.get("args") or {}
     if do == "migrate-set-parameters":
-        args = dict(_params(f"{place}.args", args, False))
-    elif not isinstance(args, dict):
-        raise _bad(f"{place}.args", args, "a mapping")
-    return Action(do, _ms(f"{place}.at_ms", got.get("at_ms", 0)), tuple(args.items()),
-                  _number(1, 10, {}, "a number")(f"{place}.attempt", got.get("attempt", 1)))
+        args = _params(f"{place}.args", got.get("args"), False)
+    else:
+        known = ("state",) if do == "migrate-continue" else ()
+        if got.get("args") and not known:
+            raise _bad(f"{place}.args", got["args"], f"nothing: {do} has no arguments")
+        given = _keys(f"{place}.args", got.get("args"), known)
+        args = tuple((k, _text(f"{place}.args.{k}", v)) for k, v in given.items())
+    attempt = _attempt(f"{place}.attempt", got.get("attempt", 1))
+    if attempt > attempts:
+        raise _bad(f"{place}.attempt", attempt, f"at most attempts={attempts}")
+    return Action(do, _ms(f"{place}.at_ms", got.get("at_ms", 0)), args, attempt)
 
 
 def _list(place: str, value: Any, most: int) -> list:
@@ -328,8 +393,7 @@ def _list(place: str, value: Any, most: int) -> list:
 
 
 def _cost(value: Any) -> tuple[tuple[str, float], ...]:
-    check = _number(0, 1e12, {}, "a number", whole=False)
-    return tuple((k, check(f"cost.{k}", v)) for k, v in _keys("cost", value, COST).items())
+    return tuple((k, _cost_value(f"cost.{k}", v)) for k, v in _keys("cost", value, COST).items())
 
 
 def parse(config: Any, where: str = "scenario") -> Scenario:
@@ -337,7 +401,7 @@ def parse(config: Any, where: str = "scenario") -> Scenario:
     try:
         return _parse(config)
     except ScenarioError as error:
-        raise ScenarioError(f"{where}: {error}") from None
+        raise ScenarioError(" ".join(f"{where}: {error}".splitlines())) from None
 
 
 def _parse(config: Any) -> Scenario:
@@ -351,71 +415,43 @@ def _parse(config: Any) -> Scenario:
     transport = c.get("transport", "unix")
     if transport not in ("unix", "tcp"):
         raise _bad("transport", transport, "unix or tcp", _near(transport, ("unix", "tcp")))
-    actions = [_action(f"actions[{i}]", a) for i, a in enumerate(_list("actions", c.get("actions"), 1000))]
-    mem = _number(1, MAX_MEM_MIB, {}, "MiB")("mem", c.get("mem", 64))
-    guest = _filled(Guest, "guest", c["guest"]) if c.get("guest") else None
-    if guest and (guest.pages < 1 or not (guest.spin or guest.pause_ms)):
-        raise _bad("guest", c["guest"], "at least one page, and pause_ms or spin above 0")
-    if guest and guest.start_mib * 256 + guest.pages > mem * 256:
-        raise _bad("guest.pages", guest.pages, f"at most what lies between start_mib and mem ({mem} MiB)")
+    attempts = _attempt("attempts", c.get("attempts", 1))
+    actions, before = ([_action(f"{key}[{i}]", a, attempts) for i, a in enumerate(_list(key, c.get(key), 1000))]
+                       for key in ("actions", "before"))
+    mem = _mib("mem", c.get("mem", 64))
     return Scenario(
-        name=str(c.get("name", "")), shows=str(c.get("shows", "")),
+        name=_text("name", c.get("name", "")), shows=_text("shows", c.get("shows", "")),
         source=_host("source", c.get("source")), destination=_host("destination", c.get("destination")),
         caps=tuple((k, _boolean(f"caps.{k}", v)) for k, v in caps.items()),
         params=_params("params", c.get("params"), True), dst_params=_params("dst_params", c.get("dst_params"), False),
-        devices=devices, actions=tuple(sorted(actions, key=lambda a: a.at_ms)),
-        before=tuple(_action(f"before[{i}]", a) for i, a in enumerate(_list("before", c.get("before"), 100))),
-        transport=transport, attempts=_number(1, 10, {}, "a number")("attempts", c.get("attempts", 1)),
+        devices=devices, actions=tuple(sorted(actions, key=lambda a: a.at_ms)), before=tuple(before),
+        transport=transport, attempts=attempts, mem=mem, guest=_guest(c.get("guest"), mem),
         destination_per_attempt=_boolean("destination_per_attempt", c.get("destination_per_attempt", False)),
-        mem=mem, guest=guest, link_bytes_per_s=_rate("link_bytes_per_s", c.get("link_bytes_per_s", 0)),
-        timeout_ms=_ms("timeout_ms", c.get("timeout_ms", 30000)),
-        boot_s=_number(0, 60, {}, "seconds", whole=False)("boot_s", c.get("boot_s", 1.5)),
-        seed=_number(0, 2**63, {}, "a number")("seed", c.get("seed", 0)), cost=_cost(c.get("cost")), config=dict(c))
+        link_bytes_per_s=_size("link_bytes_per_s", c.get("link_bytes_per_s", 0)),
+        timeout_ms=_ms("timeout_ms", c.get("timeout_ms", 30000)), boot_s=_seconds("boot_s", c.get("boot_s", 1.5)),
+        seed=_any_u64("seed", c.get("seed", 0)), cost=_cost(c.get("cost")), config=copy.deepcopy(c))
 
 
-def _read(path: Path) -> Any:
-    if path.is_dir():
-        path = path / "scenario.json"
-    try:
-        if path.stat().st_size > MAX_FILE:
-            raise ScenarioError(f"{path}: larger than {MAX_FILE >> 20} MiB: no scenario")
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ScenarioError(f"{path}: {error.strerror}: a YAML or JSON scenario or a recording's folder is needed") \
-            from None
-    except UnicodeDecodeError:
-        raise ScenarioError(f"{path}: not a text file") from None
-    if path.suffix == ".json":
-        try:
-            return json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise ScenarioError(f"{path}: {error}") from None
-    return _yaml(path, text)
-
-
-def _yaml(path: Path, text: str) -> Any:
-    import yaml
-
-    try:
-        if any(isinstance(t, yaml.tokens.AliasToken) for t in yaml.scan(text)):
-            raise ScenarioError(f"{path}: YAML aliases are not allowed in a scenario")
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:
-        if isinstance(error, ScenarioError):
-            raise
-        mark = getattr(error, "problem_mark", None)
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ScenarioError(f"{path}: {where}{getattr(error, 'problem', None) or error}".replace("\n", " ")) from None
+def _guest(value: Any, mem: int) -> Guest | None:
+    if value is None:
+        return None
+    guest = _filled(Guest, "guest", value)
+    if guest.pages < 1 or not (guest.spin or guest.pause_ms):
+        raise _bad("guest", value, "at least one page, and pause_ms or spin above 0")
+    if guest.start_mib * 256 + guest.pages > mem * 256:
+        raise _bad("guest.pages", guest.pages, f"at most what lies between start_mib and mem ({mem} MiB)")
+    return guest
 
 
 def load_scenario(what: str | Path | Mapping[str, Any]) -> Scenario:
     """A scenario from a mapping, a YAML or JSON file, or a recording's folder. Raises ScenarioError."""
     if isinstance(what, Mapping):
         return parse(dict(what))
+    if not isinstance(what, str | Path) or "\0" in str(what):
+        raise _bad("scenario", what, "a mapping, or the path of a YAML or JSON file or of a recording's folder")
     path = Path(what)
-    got = _read(path)
-    if isinstance(got, dict) and "config" in got and isinstance(got["config"], dict):
-        got = {"name": path.name if path.is_dir() else path.stem, **got["config"]}
-    elif isinstance(got, dict):
-        got.setdefault("name", path.stem)
-    return parse(got, str(path))
+    got = read(path)
+    if not isinstance(got, dict):
+        raise _bad(str(path), got, "a mapping: keys such as source, destination, devices")
+    name = path.parent.name if path.name == "scenario.json" else path.name if path.is_dir() else path.stem
+    return parse({"name": name, **(got["config"] if isinstance(got.get("config"), dict) else got)}, str(path))

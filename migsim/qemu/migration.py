@@ -18,9 +18,10 @@ def qmp_migrate(w: World) -> int:
     s = w.src
     if s.state in RUNNING_STATES:
         return w.cost.step
-    refusal = savevm.qemu_savevm_state_prepare(w)
+    after = "Can't migrate the vm that was paused due to previous migration"
+    refusal = after if s.runstate == "postmigrate" else savevm.qemu_savevm_state_prepare(w)
     if refusal:
-        w.acct.refused(w, refusal)
+        w.acct.refused(SRC, refusal)
         return w.cost.step
     s.error, s.vm_old_state, s.to_dst_error, s.rp_error = "", "", 0, False
     s.start_postcopy = s.package_loaded = s.pause_event = False
@@ -36,6 +37,8 @@ def qmp_migrate(w: World) -> int:
 def migration_connect(w: World) -> int:
     """migration_connect(): notifiers SETUP, return path, the migration thread."""
     s = w.src
+    if w.dst.exited or w.dst.state not in ("none", "setup"):
+        return connect_fails(w)
     w.source("migration_socket_outgoing_connected")
     s.to_dst_open = w.forward.open = True
     call_notifiers(w, 0)
@@ -49,13 +52,20 @@ def migration_connect(w: World) -> int:
     return w.cost.step
 
 
+def connect_fails(w: World) -> int:
+    """Nobody listens there: migration_connect_error_propagate() and cleanup; the guest was never touched."""
+    migrate_set_state(w, "failed")
+    migrate_error(w, "Failed to connect to 'destination': Connection refused")
+    w.then((migration_cleanup,))
+    return w.cost.step
+
+
 def call_notifiers(w: World, number: int) -> None:
     """migration_call_notifiers(): VFIO's listener traces; its FAILED action is steps of its own."""
     if w.scfg.code.single_pending:
         w.source("migration_call_notifiers", number)
     for i in range(len(w.sdev) - 1, -1, -1):
-        if not w.sdev[i].refused:
-            w.source("vfio_migration_state_notifier", w.sdev[i].name, number)
+        w.source("vfio_migration_state_notifier", w.sdev[i].name, number)
 
 
 def migration_thread(w: World) -> int:
@@ -235,8 +245,7 @@ def migration_iteration_finish(w: World) -> int:
 
 def notifier_failed(w: World) -> tuple:
     """VFIO's listener on FAILED: every device back to RUNNING, last registered first (7.7)."""
-    return tuple((vfio.vfio_migration_state_notifier_failed, i) for i in range(len(w.sdev) - 1, -1, -1)
-                 if not w.sdev[i].refused)
+    return tuple((vfio.vfio_migration_state_notifier_failed, i) for i in range(len(w.sdev) - 1, -1, -1))
 
 
 def finish_restart_vm(w: World) -> int:

@@ -111,8 +111,6 @@ def send_package(w: World) -> None:
 def qemu_savevm_state_prepare(w: World) -> str:
     """save_prepare of all handlers: VFIO refuses postcopy-ram and background-snapshot (2.1 #2). Returns the error."""
     for d in w.sdev:
-        if d.refused:
-            return d.refused
         for cap, what in (("postcopy-ram", "postcopy migration"), ("background-snapshot", "background snapshot")):
             if w.scfg.caps.get(cap):
                 return f"{d.name}: VFIO migration is not supported with {what}"

@@ -79,7 +79,6 @@ class VFIODevice(State):
         self.request_switchover_ack = False
         self.event_save_iterate_started = False
         self.event_precopy_empty_hit = False
-        self.refused = ""
 
 
 class Source(State):

@@ -31,7 +31,7 @@ def vm_state_notify(w: World, side: str, running: bool, reason: str) -> int:
     devices = w.sdev if side is SRC else w.ddev
     w.then(*((vfio.vfio_vmstate_change_prepare, side, i, running, reason) for i in order
              if vfio.has_prepare(devices[i])),
-           *((vfio.vfio_vmstate_change, side, i, running, reason) for i in order if not devices[i].refused))
+           *((vfio.vfio_vmstate_change, side, i, running, reason) for i in order))
     return w.cost.step
 
 
@@ -67,7 +67,12 @@ def resume_all_vcpus(w: World, side: str) -> int:
 
 
 def realize(w: World, side: str) -> None:
-    """The devices of one machine."""
+    """The devices of one machine; a device that is refused ends the process (recordings' README)."""
+    refusal = vfio.vfio_migration_refusal(w, side)
+    if refusal:
+        (w.src if side is SRC else w.dst).exited = True
+        w.acct.refused(side, refusal)
+        return
     for i in range(len(w.skern if side is SRC else w.dkern)):
         vfio.vfio_migration_realize(w, side, i)
 
@@ -76,6 +81,8 @@ def boot(w: World) -> int:
     """The source machine is realized and started (-S absent); the destination waits with -incoming."""
     realize(w, SRC)
     realize(w, DST)
+    if w.src.exited:
+        return 0
     w.source("migration_block_activation", "active")
     w.then((vm_start, SRC), (main_loop,))
     return 0

@@ -32,24 +32,33 @@ EMPTY = ((END_OF_STATE,),)
 
 def has_prepare(d: VFIODevice) -> bool:
     """A prepare callback is registered only for P2P devices (7.2)."""
-    return bool(d.mig_flags & P2P_FLAG) and not d.refused
+    return bool(d.mig_flags & P2P_FLAG)
 
 
 # --- realize (7.2) ---
 
+def vfio_migration_refusal(w: World, side: str) -> str:
+    """Why this machine does not start with its devices (enable-migration=on), or "": feature 12 fails with another
+    errno than ENOTTY (p11), or several devices of which one cannot do P2P (7.2, 12)."""
+    kernels, cfg = (w.skern, w.scfg) if side is SRC else (w.dkern, w.dcfg)
+    for i, kernel in enumerate(kernels):
+        error = kernel.script.v2_errno if cfg.code.reinit and kernel.mig_flags & PRE_COPY_FLAG else 0
+        if error and error != errnos.ENOTTY:
+            return (f"{cfg.device_names[i]}: VFIO migration init failed: failed to set precopy info v2: "
+                    f"{savevm.strerror(error)}")
+        if i and not all(k.mig_flags & P2P_FLAG for k in kernels[:i + 1]):
+            return "Multiple VFIO devices migration is supported only if all of them support P2P migration"
+    return ""
+
+
 def vfio_migration_realize(w: World, side: str, i: int) -> None:
-    """vfio_migration_init(): flags, opt-in to INFOv2 (p11), handlers; errors are worded as the code base does (p9)."""
+    """vfio_migration_init(): flags, opt-in to INFOv2 (p11), handlers."""
     devices, kernels, cfg = (w.sdev, w.skern, w.scfg) if side is SRC else (w.ddev, w.dkern, w.dcfg)
     kernel, name = kernels[i], cfg.device_names[i]
     d = VFIODevice(name, f"0000:00:{4 + i:02x}.0/vfio", kernel.mig_flags)
     devices.append(d)
     if cfg.code.reinit and d.mig_flags & PRE_COPY_FLAG:
-        error = kernel.set_precopy_info_v2()
-        if error and error != errnos.ENOTTY:
-            d.refused = (f"{name}: VFIO migration init failed: failed to set precopy info v2: "
-                         f"{savevm.strerror(error)}")
-            return
-        d.precopy_info_v2_used = not error
+        d.precopy_info_v2_used = not kernel.set_precopy_info_v2()
     if cfg.code.reinit:
         w.ev((w.now, side, "vfio_migration_init", (name, d.mig_flags, d.precopy_info_v2_used, 1)))
     w.ev((w.now, side, "vfio_migration_realize", (name,)))
@@ -192,17 +201,31 @@ def vfio_query_precopy_size(w: World, i: int, at_stop: bool) -> int:
     d.precopy_init_size, d.precopy_dirty_size = initial, dirty
     reinit = bool(flag and d.precopy_info_v2_used and cfg.code.reinit)
     ret = -error
-    if not ret and (initial >= 1 << 63 or dirty >= 1 << 63):
+    if not ret and initial >= 1 << 63:
         ret = -errnos.ERANGE
     if cfg.code.reinit:
         w.source("vfio_query_precopy_size", d.name, initial, dirty, reinit, ret)
     elif cfg.code.single_pending:
         w.source("vfio_query_precopy_size", d.name, initial, dirty, ret)
+    if ret:
+        report_query_error(w, d, ret, at_stop)
     if reinit and d.initial_data_sent and not cfg.legacy:
         w.then((clear_initial_data_sent, i), (reinit_request_ack, i))
     if ret and at_stop:
         w.then((request_ack, i), (clear_initial_data_sent, i))
     return w.cost.step
+
+
+def report_query_error(w: World, d: VFIODevice, ret: int, at_stop: bool) -> None:
+    """What base and later print when the query fails; the warning comes once per process (12, measured facts 4, 13)."""
+    if not w.scfg.code.single_pending:
+        return
+    if ret == -errnos.ERANGE:  # measured spelling
+        w.acct.stderr(SRC, f"{d.name}: Estimated precopy init size size overflow: 0x{d.precopy_init_size:x}")
+    else:
+        w.acct.warn_once(SRC, f"VFIO device {d.name} ioctl(VFIO_MIG_GET_PRECOPY_INFO) failed ({ret})")
+    if at_stop:
+        w.acct.stderr(SRC, f"{d.name}: Final precopy reinit check failed (err: {ret})")
 
 
 def clear_initial_data_sent(w: World, i: int) -> int:
@@ -222,7 +245,7 @@ def reinit_request_ack(w: World, i: int) -> int:
 def vfio_state_pending(w: World, i: int, exact: bool, final: bool) -> int:
     """vfio_state_pending(): ioctls only in an exact query that is not final (7.4)."""
     d = w.sdev[i]
-    if d.refused or (final and not w.scfg.code.reinit_check_at_stop):
+    if final and not w.scfg.code.reinit_check_at_stop:
         return 0
     if exact and not final:
         precopy = query_steps(w, i) if d.device_state in PRECOPY_STATES else ()

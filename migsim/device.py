@@ -68,6 +68,7 @@ class KernelDevice:
         self.initial_read_at = -1
         self.announced = 0
         self.loaded = 0
+        self.told: tuple[tuple[int, str, int], ...] = ()  # (ns, REINIT | initial | loaded, bytes): what QEMU cannot see
         self.checked = False  # the query at guest stop has been made
         self.fail_next = False  # the next precopy-info query fails (exhaustive driver)
 
@@ -133,6 +134,7 @@ class KernelDevice:
         self.triggers = () if quiet else self.all_triggers
         self.unread = tuple((k, n) for k, n in (("I", s.initial), ("D", s.dirty)) if n)
         self.announced = 1 if s.initial else 0
+        self.told += ((now, "initial", s.initial),)
         if not s.initial:
             self.initial_read_at = now
 
@@ -143,7 +145,7 @@ class KernelDevice:
             left -= rec
         self.unread += tuple(records)
 
-    def reinit(self, size: int) -> None:
+    def reinit(self, size: int, now: int = 0) -> None:
         """The device produces a new initial chunk (6.3): with INFOv2 it is initial data, unread dirty data is
         dropped and the flag goes up; without, the chunk is counted in dirty_bytes."""
         if self.v2:
@@ -151,6 +153,7 @@ class KernelDevice:
             self.reinit_flag = True
         self.unread += (("R", size),)
         self.announced += 1
+        self.told += ((now, "REINIT", size),)
 
     def _fire(self, kinds: tuple[str, ...], now: int) -> None:
         ms, left = (now - self.since) / 1e6, []
@@ -167,7 +170,7 @@ class KernelDevice:
             else:
                 due = True
             if due:
-                self.reinit(size)
+                self.reinit(size, now)
             else:
                 left.append(trigger)
         self.triggers = tuple(left)
@@ -228,12 +231,13 @@ class KernelDevice:
                 self.initial_read_at = now
         return size, kind, done
 
-    def write(self, kind: str, done: bool) -> int:
+    def write(self, kind: str, done: bool, now: int = 0) -> int:
         """write(data_fd) while RESUMING: ns the load takes; the whole of it when a record is complete."""
         if not done:
             return 0
         s = self.script
+        ms = {"I": s.load_init_ms, "R": s.load_reinit_ms, "D": s.load_dirty_ms, "S": s.load_stop_ms}[kind]
         if kind in "IR":
             self.loaded += 1
-        ms = {"I": s.load_init_ms, "R": s.load_reinit_ms, "D": s.load_dirty_ms, "S": s.load_stop_ms}[kind]
+            self.told += ((now + round(ms * 1e6), "loaded", 0),)
         return round(ms * 1e6)

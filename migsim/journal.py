@@ -46,13 +46,27 @@ class Event(NamedTuple):
         return self.args[fields.index(field)] if field in fields else default
 
 
-class Journal:
-    """Events in time order. `start`: UTC of us == 0; `notes`: what was left out when a log was read."""
+class DeviceEvent(NamedTuple):
+    """What only the device knows, as the recordings' shim logs have it. `what`: initial (a session begins with a first
+    chunk of `size` bytes), REINIT (a new initial chunk exists), loaded (the destination's device has loaded one)."""
 
-    def __init__(self, events: Iterable[Event], start: datetime, notes: tuple[str, ...] = ()) -> None:
+    us: int
+    side: str
+    device: str
+    what: str
+    size: int
+
+
+class Journal:
+    """Events in time order. `start`: UTC of us == 0; `notes`: what was left out when a log was read; `devices`: the
+    devices' own view, which a simulated run has and QEMU's log has not (None)."""
+
+    def __init__(self, events: Iterable[Event], start: datetime, notes: tuple[str, ...] = (),
+                 devices: tuple[DeviceEvent, ...] | None = None) -> None:
         self.events = list(events)
         self.start = start
         self.notes = notes
+        self.devices = devices
 
     def __len__(self) -> int:
         return len(self.events)

@@ -12,8 +12,8 @@ from itertools import groupby
 from typing import NamedTuple
 
 from .explore import THREADS, WHO, Explorer, Limits, Variant, variant
-from .journal import Event, Journal
-from .qemu.state import World
+from .journal import DeviceEvent, Event, Journal
+from .qemu.state import DST, SRC, World
 
 STEP_US = 1000  # a transition in the journal's time: 1 ms each, so that they can be told apart
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -84,6 +84,7 @@ def replay(which: Variant, limits: Limits, path: tuple[str, ...]) -> tuple[Journ
     raw: list[tuple] = []
     w = explorer.start(raw.append)
     events = [Event(0, e[1], e[2], e[3]) for e in raw]
+    devices = told(w, None, 0)
     steps: list[Step] = []
     for number, label in enumerate(path, 1):
         function, what = function_of(w, label) if label[0] not in THREADS or w.threads[THREADS[label[0]]] else ("", "")
@@ -96,8 +97,20 @@ def replay(which: Variant, limits: Limits, path: tuple[str, ...]) -> tuple[Journ
         who = WHO[label[0]] + (f" {label[1:]}" if label[0] == "E" else "")
         steps.append(Step(label, who, function, what, mine))
         events += mine
+        devices += told(new, w, number * STEP_US)
         w = new
-    return Journal(events, START), steps
+    return Journal(events, START, devices=tuple(devices)), steps
+
+
+def told(new: World, old: World | None, us: int) -> list[DeviceEvent]:
+    """What the devices did on their own in one transition."""
+    out = []
+    for side, cfg, kernels, former in ((SRC, new.scfg, new.skern, old and old.skern),
+                                       (DST, new.dcfg, new.dkern, old and old.dkern)):
+        for i, kernel in enumerate(kernels):
+            seen = len(former[i].told) if former else 0
+            out += [DeviceEvent(us, side, cfg.device_names[i], what, size) for _, what, size in kernel.told[seen:]]
+    return out
 
 
 def last_of(raw: list[tuple], new: World, explorer: Explorer, w: World, label: str) -> list[tuple]:

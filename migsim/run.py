@@ -15,7 +15,7 @@ from .accounting import Accounting
 from .clock import Clock
 from .cost import cost_model
 from .device import KernelDevice
-from .journal import Event, Journal
+from .journal import DeviceEvent, Event, Journal
 from .ladder import Binary, binary
 from .qemu import incoming, machine, system
 from .qemu.ram import RAMState
@@ -79,6 +79,7 @@ class Run:
         self.refused = ""
         self.timed_out = False
         self.deadlock = ""
+        self.former: list[list[KernelDevice]] = []  # devices of destinations that were replaced
         self._keep = keep_records
         self._checkpoints: list[tuple[int, Clock]] = []
         self.clock = self._build(self.raw)
@@ -147,7 +148,16 @@ class Run:
     def journal_of(self, first: int, last: int) -> Journal:
         """The journal of a slice of events."""
         events = [Event(ns // 1000, side, name, args) for ns, side, name, args in self.raw[first:last]]
-        return Journal(events, START)
+        begin, end = (events[0].us, events[-1].us) if events else (0, 0)
+        return Journal(events, START, devices=tuple(e for e in self.device_view() if begin <= e.us <= end))
+
+    def device_view(self) -> list[DeviceEvent]:
+        """What the kernel's devices did on their own, both sides, in time order."""
+        w = self.world
+        ends = [(SRC, w.scfg, w.skern), *((DST, w.dcfg, kernels) for kernels in (*self.former, w.dkern))]
+        return sorted(DeviceEvent(ns // 1000, side, name, what, size) for side, cfg, kernels in ends
+                      for name, kernel in zip(cfg.device_names, kernels, strict=True)
+                      for ns, what, size in kernel.told)
 
     def attempt_journals(self) -> list[Journal]:
         """One journal per attempt, cut where the next one's destination starts."""
@@ -171,13 +181,13 @@ class Run:
 
     def _record_checkpoints(self, every: int = 400) -> None:
         raw: list[tuple] = []
-        saved = self.attempts, self.outcome, self.run_state, self.timed_out
-        self.attempts = []
+        saved = self.attempts, self.outcome, self.run_state, self.timed_out, self.former
+        self.attempts, self.former = [], []
         clock = self._build(raw)
         self._checkpoints = [(0, clock.copy())]
         while len(raw) < len(self.raw) and clock.run(1 << 62, every):
             self._checkpoints.append((len(raw), clock.copy()))
-        self.attempts, self.outcome, self.run_state, self.timed_out = saved
+        self.attempts, self.outcome, self.run_state, self.timed_out, self.former = saved
 
 
 # --- management: the recordings' driver, as steps of a thread ---
@@ -210,6 +220,7 @@ def manage_attempt(w: World, number: int) -> int:
 def fresh_destination(w: World) -> None:
     """A new destination process, and new sockets."""
     run = w.management
+    run.former.append(w.dkern)
     w.dst, w.ddev, w.dkern = Destination(), [], kernel_devices(run.scenario, DST)
     for name in ("forward", "back"):
         old = getattr(w, name)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from migsim.checks import check
 from migsim.compare import load_recording, until_end
 from migsim.explore import Explorer, Limits, explore, variant
 from migsim.ladder import CodeBase
@@ -142,6 +143,8 @@ def test_counterexamples_replay_and_break_the_rule(name: str, limits: Limits, br
     assert rule.premise(world, world.env) and not rule.holds(world, world.env)
     journal, steps = replay(*from_string(text))
     assert len(steps) == len(finding.path) and journal.first("migrate_set_state", "source") and words(steps)
+    [verdict] = check(journal, broken)
+    assert verdict.verdict == "violated", verdict
 
 
 @pytest.mark.parametrize("text", ["", "merged", "merged~n1r1~Z", "nonsenseNN~n1r1~M", "mergedNN~n1r1~M.S",

@@ -20,8 +20,8 @@ FILES = ["README.md", "LICENSE", "CHANGELOG.md", "environment.yml", "notebooks/0
 FOLDERS = ["notebooks", "migsim", "data", "tests", "bench"]
 HEAVY = {"pandas", "numpy", "matplotlib", "ipywidgets", "anywidget", "papermill"}
 PYTHON_LINES = 500
-# conda-forge has some packages under another name; there `matplotlib` would bring a whole GUI toolkit along.
-CONDA_NAMES = {"matplotlib-base": "matplotlib"}
+# conda-forge has some packages under another name; there `matplotlib` and `dask` would bring much more along.
+CONDA_NAMES = {"matplotlib-base": "matplotlib", "dask-core": "dask"}
 
 
 def needed() -> list[Requirement]:

@@ -9,10 +9,12 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+REPOSITORY = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium")
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
          "--disable-background-networking", "--disable-component-update", "--disable-sync"]
@@ -50,19 +52,22 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-@pytest.fixture
-def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
-    """A JupyterLab on a folder of its own: (address with token, folder)."""
-    port, root = free_port(), tmp_path / "root"
+@contextmanager
+def jupyterlab(folder: Path) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab with settings and root of its own in `folder`: (address with token, root)."""
+    port, root = free_port(), folder / "root"
     root.mkdir()
-    env = {**os.environ, **{f"JUPYTER_{what}_DIR": str(tmp_path / what) for what in ("CONFIG", "DATA", "RUNTIME")},
-           "IPYTHONDIR": str(tmp_path / "ipython")}
+    settings = folder / "settings" / "@jupyterlab" / "notebook-extension" / "tracker.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text('{"windowingMode": "none"}')  # cells out of view stay in the page
+    env = {**os.environ, **{f"JUPYTER_{what}_DIR": str(folder / what) for what in ("CONFIG", "DATA", "RUNTIME")},
+           "IPYTHONDIR": str(folder / "ipython"), "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", f"--port={port}",
                "--ServerApp.port_retries=0", "--IdentityProvider.token=test", f"--ServerApp.root_dir={root}",
                "--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         command.append("--allow-root")
-    with (tmp_path / "lab.log").open("w") as log:
+    with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     try:
         for _ in range(120):
@@ -70,12 +75,29 @@ def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
                 urllib.request.urlopen(f"http://127.0.0.1:{port}/api?token=test", timeout=1).close()
                 break
             except OSError:
-                assert server.poll() is None, (tmp_path / "lab.log").read_text()
+                assert server.poll() is None, (folder / "lab.log").read_text()
                 time.sleep(0.5)
         yield f"http://127.0.0.1:{port}/lab/tree/%s?token=test", root
     finally:
         server.terminate()
         server.wait(timeout=20)
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """A JupyterLab on an empty folder."""
+    with jupyterlab(tmp_path) as got:
+        yield got
+
+
+@pytest.fixture(scope="session")
+def suite(context: object, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A JupyterLab on a copy of the suite: the address."""
+    with jupyterlab(tmp_path_factory.mktemp("suite")) as (address, root):
+        shutil.copytree(REPOSITORY / "notebooks", root / "notebooks", ignore=shutil.ignore_patterns(".*"))
+        for name in ("data", "migsim", "docs"):
+            (root / name).symlink_to(REPOSITORY / name)
+        yield address
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -13,7 +13,7 @@ START := notebooks/00-start-here.ipynb
 ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 NO_BROWSER := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser)
 
-.PHONY: lab test test-browser venv bench lock clean
+.PHONY: lab test test-browser venv bench schema lock clean
 
 test: venv
 	$(BIN)/ruff check .
@@ -31,6 +31,9 @@ bench: venv
 	    [ -e "$$file" ] || { echo "bench/ has no bench_*.py yet"; break; }; \
 	    $(BIN)/python "$$file" || exit 1; \
 	done
+
+schema: venv
+	$(BIN)/python -m migsim.schema > data/scenario.schema.json
 
 venv: .venv/.ready
 

@@ -21,6 +21,7 @@ from .scenario_file import ScenarioError, read
 MAX_DEVICES, MAX_MEM_MIB, MAX_TIMEOUT_MS, MAX_TRIGGERS = 16, 1 << 20, 600_000, 10_000
 MAX_BYTES = 1 << 50
 MAX_RECORDS = 10_000
+MAX_ACTIONS = 1000
 # exact spelling: "Mb" could be bits, "KB" 1000 or 1024
 UNITS = {"B": 1, "k": 1 << 10, "K": 1 << 10, "KiB": 1 << 10, "M": 1 << 20, "MiB": 1 << 20, "G": 1 << 30, "GiB": 1 << 30,
          "T": 1 << 40, "TiB": 1 << 40, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -41,6 +42,7 @@ GLOBALS = ("migration.switchover-ack-legacy", "migration.send-switchover-start")
 ON_OFF = ("on", "yes", "true", "off", "no", "false")
 ACTIONS = ("stop", "cont", "migrate_cancel", "migrate-continue", "migrate-start-postcopy", "migrate-set-parameters")
 TRIGGERS = ("t", "rd", "info", "after", "gap")
+TRANSPORTS = ("unix", "tcp")
 MACHINE = re.compile(r"(pc-q35|pc-i440fx)-(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])|q35|pc")
 VERSION = re.compile(r"(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])(\.\d+)?")
 
@@ -120,6 +122,12 @@ def _boolean(place: str, value: Any) -> bool:
     return value
 
 
+def _transport(place: str, value: Any) -> str:
+    if value not in TRANSPORTS:
+        raise _bad(place, value, "unix or tcp", _near(value, TRANSPORTS))
+    return value
+
+
 def _plain(text: str) -> Any:
     """A number where `text` is one, otherwise the text: it may have a unit."""
     return float(text) if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", text) else text
@@ -157,43 +165,43 @@ def _series(place: str, value: Any) -> tuple[float, int, int] | None:
 
 # --- the parts of a scenario ---
 
-def _field(check: Callable, default: Any) -> Any:
-    return field(default=default, metadata={"check": check})
+def _field(check: Callable, default: Any, about: str) -> Any:
+    return field(default=default, metadata={"check": check, "about": about})
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceScript:
     """What one host's kernel device does; keys as in the recordings' README (`devices[]`)."""
 
-    precopy: int = _field(_flag, 1)
-    p2p: int = _field(_flag, 1)
-    v2: int = _field(_flag, 1)
-    v2_errno: int = _field(_errno, 0)
-    initial: int = _field(_size, 65536)
-    dirty: int = _field(_size, 0)
-    stopcopy: int = _field(_size, 4194304)
-    rec: int = _field(_record, 1048576)
-    reinit: tuple = _field(_reinit, ())
-    reinit_every: tuple | None = _field(_series, None)
-    reinit_random: tuple | None = _field(_series, None)
-    reinit_flag_once: int = _field(_flag, 0)
-    size_hold: int = _field(_size, 0)
-    dirty_until: float = _field(_ms, 0)
-    dirty_floor: int = _field(_size, 0)
-    query_us: float = _field(_us, 1000)
-    info_fail_at: int = _field(_count, 0)
-    info_fail_gap: int = _field(_flag, 0)
-    info_errno: int = _field(_failure, 5)
-    bogus_at: int = _field(_count, 0)
-    bogus_init: int = _field(_any_u64, 0)
-    load_init_ms: float = _field(_ms, 0)
-    load_reinit_ms: float = _field(_ms, 0)
-    load_dirty_ms: float = _field(_ms, 0)
-    load_stop_ms: float = _field(_ms, 0)
-    stop_ms: float = _field(_ms, 0)
-    start_ms: float = _field(_ms, 0)
-    resume_ms: float = _field(_ms, 0)
-    once_only_session: int = _field(_count, 0)
+    precopy: int = _field(_flag, 1, "mig_flags PRE_COPY")
+    p2p: int = _field(_flag, 1, "mig_flags P2P")
+    v2: int = _field(_flag, 1, "feature 12 (PRECOPY_INFOv2) is accepted")
+    v2_errno: int = _field(_errno, 0, "feature 12 gives back this errno; any but ENOTTY refuses the device")
+    initial: int = _field(_size, 65536, "bytes of initial data")
+    dirty: int = _field(_size, 0, "bytes of dirty data")
+    stopcopy: int = _field(_size, 4194304, "bytes of stop-copy data")
+    rec: int = _field(_record, 1048576, "size of one stop-copy record")
+    reinit: tuple = _field(_reinit, (), "new initial chunks as trigger:bytes;...: t<ms> rd<ms> info<n> after<ms> gap")
+    reinit_every: tuple | None = _field(_series, None, "ms:size:max, a new initial chunk every so many ms")
+    reinit_random: tuple | None = _field(_series, None, "mean_ms:size:max, at random times (seed)")
+    reinit_flag_once: int = _field(_flag, 0, "1: REINIT is shown in exactly one query")
+    size_hold: int = _field(_size, 0, "extra stop-copy size reported until dirty_until")
+    dirty_until: float = _field(_ms, 0, "ms since PRE_COPY until which size_hold and dirty_floor count")
+    dirty_floor: int = _field(_size, 0, "dirty bytes topped up at each query until dirty_until")
+    query_us: float = _field(_us, 1000, "us one precopy-info query takes")
+    info_fail_at: int = _field(_count, 0, "precopy-info queries fail from this one on")
+    info_fail_gap: int = _field(_flag, 0, "the precopy-info query at guest stop fails")
+    info_errno: int = _field(_failure, 5, "errno of a failing precopy-info query")
+    bogus_at: int = _field(_count, 0, "this precopy-info query reports bogus_init")
+    bogus_init: int = _field(_any_u64, 0, "wrong initial_bytes of query bogus_at")
+    load_init_ms: float = _field(_ms, 0, "ms the destination needs to load the first chunk")
+    load_reinit_ms: float = _field(_ms, 0, "ms to load one REINIT chunk")
+    load_dirty_ms: float = _field(_ms, 0, "ms to load one record of dirty data")
+    load_stop_ms: float = _field(_ms, 0, "ms to load one stop-copy record")
+    stop_ms: float = _field(_ms, 0, "ms of the transition to STOP_COPY")
+    start_ms: float = _field(_ms, 0, "ms of the transition out of RESUMING")
+    resume_ms: float = _field(_ms, 0, "ms of the transition to RESUMING")
+    once_only_session: int = _field(_count, 0, "REINITs only in this attempt")
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,19 +236,19 @@ class Action:
 class Guest:
     """The guest's writes: `pages` from `start_mib` on, `burst` pages every `pause_ms`, or CPU-bound with `spin`."""
 
-    start_mib: int = _field(_count, 16)
-    pages: int = _field(_count, 0)
-    burst: int = _field(_count, 1)
-    pause_ms: float = _field(_ms, 10)
-    spin: int = _field(_count, 0)
+    start_mib: int = _field(_count, 16, "first MiB of the range that is written")
+    pages: int = _field(_count, 0, "pages in the range")
+    burst: int = _field(_count, 1, "pages written every pause_ms")
+    pause_ms: float = _field(_ms, 10, "ms between bursts")
+    spin: int = _field(_count, 0, "CPU-bound guest: loop count between two pages")
 
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """A complete set-up, checked. Sizes in bytes, times in ms, `boot_s` in s, `mem` in MiB."""
 
-    name: str = ""
-    shows: str = ""
+    name: str = _field(_text, "", "what it is called; the file's name where it is missing")
+    shows: str = _field(_text, "", "one sentence: what there is to see")
     source: Host = Host()
     destination: Host = Host()
     caps: tuple[tuple[str, bool], ...] = ()
@@ -249,15 +257,15 @@ class Scenario:
     devices: tuple[Device, ...] = ()
     actions: tuple[Action, ...] = ()
     before: tuple[Action, ...] = ()
-    transport: str = "unix"
-    attempts: int = 1
-    destination_per_attempt: bool = False
-    mem: int = 64
+    transport: str = _field(_transport, "unix", "unix or tcp socket")
+    attempts: int = _field(_attempt, 1, "migrations in a row")
+    destination_per_attempt: bool = _field(_boolean, False, "each attempt has a fresh destination")
+    mem: int = _field(_mib, 64, "guest memory in MiB")
     guest: Guest | None = None
-    link_bytes_per_s: int = 0
-    timeout_ms: float = 30000
-    boot_s: float = 1.5
-    seed: int = 0
+    link_bytes_per_s: int = _field(_size, 0, "bytes per second of a slow link; 0: none")
+    timeout_ms: float = _field(_ms, 30000, "ms after which management gives up")
+    boot_s: float = _field(_seconds, 1.5, "seconds before the first action")
+    seed: int = _field(_any_u64, 0, "of reinit_random")
     cost: tuple[tuple[str, float], ...] = ()
     config: dict = field(default_factory=dict, compare=False, repr=False)
 
@@ -412,24 +420,16 @@ def _parse(config: Any) -> Scenario:
     ids = [d.id for d in devices]
     if len(set(ids)) < len(ids):
         raise _bad("devices", ids, "a different id for each")
-    transport = c.get("transport", "unix")
-    if transport not in ("unix", "tcp"):
-        raise _bad("transport", transport, "unix or tcp", _near(transport, ("unix", "tcp")))
-    attempts = _attempt("attempts", c.get("attempts", 1))
-    actions, before = ([_action(f"{key}[{i}]", a, attempts) for i, a in enumerate(_list(key, c.get(key), 1000))]
-                       for key in ("actions", "before"))
-    mem = _mib("mem", c.get("mem", 64))
+    plain = {f.name: f.metadata["check"](f.name, c.get(f.name, f.default)) for f in dataclasses.fields(Scenario)
+             if "check" in f.metadata}
+    actions, before = ([_action(f"{key}[{i}]", a, plain["attempts"])
+                        for i, a in enumerate(_list(key, c.get(key), MAX_ACTIONS))] for key in ("actions", "before"))
     return Scenario(
-        name=_text("name", c.get("name", "")), shows=_text("shows", c.get("shows", "")),
         source=_host("source", c.get("source")), destination=_host("destination", c.get("destination")),
         caps=tuple((k, _boolean(f"caps.{k}", v)) for k, v in caps.items()),
         params=_params("params", c.get("params"), True), dst_params=_params("dst_params", c.get("dst_params"), False),
         devices=devices, actions=tuple(sorted(actions, key=lambda a: a.at_ms)), before=tuple(before),
-        transport=transport, attempts=attempts, mem=mem, guest=_guest(c.get("guest"), mem),
-        destination_per_attempt=_boolean("destination_per_attempt", c.get("destination_per_attempt", False)),
-        link_bytes_per_s=_size("link_bytes_per_s", c.get("link_bytes_per_s", 0)),
-        timeout_ms=_ms("timeout_ms", c.get("timeout_ms", 30000)), boot_s=_seconds("boot_s", c.get("boot_s", 1.5)),
-        seed=_any_u64("seed", c.get("seed", 0)), cost=_cost(c.get("cost")), config=copy.deepcopy(c))
+        guest=_guest(c.get("guest"), plain["mem"]), cost=_cost(c.get("cost")), config=copy.deepcopy(c), **plain)
 
 
 def _guest(value: Any, mem: int) -> Guest | None:

@@ -21,6 +21,7 @@ COST: dict[str, CostItem] = {
     "save_block": CostItem(40, "us/MiB", "vfio_save_block to the next read, recording a-*"),
     "send": CostItem(120, "us/MiB", "VFIO stop-copy over loopback between two blocks, recording a-*"),
     "load_block": CostItem(200, "us/MiB", "vfio_load_state to the load's begin, destination shim log of a-*"),
+    "load_record": CostItem(250, "us", "a load takes so much longer than its sleep, destination shim logs of h-*, a-*"),
     "load_page": CostItem(0.3, "us", "destination keeps up with the source, recordings-busy a1"),
     "precopy_info_overhead": CostItem(45, "us", "query_us 1000 takes 1.03..1.06 ms, recording a-*"),
     "set_device_state": CostItem(8, "us", "vfio_migration_set_state to _set_device_state, recordings"),

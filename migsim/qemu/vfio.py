@@ -433,7 +433,8 @@ def vfio_load_state(w: World, i: int, item: tuple) -> int:
     if flag == DATA_STATE:
         _, size, kind, done = item
         w.then((load_device_data, i, size))
-        return w.dkern[i].write(kind, done, w.now) + size * w.cost.load_block // MIB
+        load = w.dkern[i].write(kind, done, w.now) + (w.cost.load_record if done else 0)
+        return load + size * w.cost.load_block // MIB
     if flag == INIT_DATA_SENT:
         return load_init_data_sent(w, d)
     if flag == CONFIG_STATE:

@@ -19,19 +19,26 @@ def read_json(raw: bytes) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def describe(data: Any) -> tuple[dict[str, Any], dict[tuple[str, int], int]]:
-    """The description that ends a stream, and the payload bytes of each section by (name, instance)."""
+def find_description(data: Any) -> dict[str, Any]:
+    """The description that ends a stream, or {}."""
     at = len(data)
     for _ in range(8):  # the byte 6 may be in the length too, never in the JSON
         at = data.rfind(b"\x06", max(0, len(data) - MAX_BYTES), at)
         if at < 0:
             break
         if at + 5 <= len(data) and at + 5 + struct.unpack_from(">I", data, at + 1)[0] == len(data):
-            found = read_json(data[at + 5:]) or {}
-            devices = [d for d in list_of(found.get("devices")) if isinstance(d, dict)]
-            return found, {(str(d.get("name")), d["instance_id"]): fields_size(d) for d in devices
-                           if isinstance(d.get("instance_id"), int)}
-    return {}, {}
+            return read_json(data[at + 5:]) or {}
+    return {}
+
+
+def sizes_of(description: dict[str, Any]) -> dict[tuple[str, int], int]:
+    """Payload bytes of each section by (name, instance)."""
+    devices = [d for d in list_of(description.get("devices")) if isinstance(d, dict)]
+    try:
+        return {(str(d.get("name")), d["instance_id"]): fields_size(d) for d in devices
+                if isinstance(d.get("instance_id"), int)}
+    except RecursionError:
+        return {}
 
 
 def list_of(value: Any) -> list[Any]:

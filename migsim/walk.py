@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from .qemu import stream as q
 from .streamfile import WalkError, check_magic, load
-from .vmdescription import describe, read_json
+from .vmdescription import find_description, read_json, sizes_of
 
 U16, U32, U64 = (struct.Struct(f">{c}").unpack_from for c in "HIQ")
 MAX_ITEMS = 1_000_000  # records, tags, blocks, messages: about 9 minutes of a source that syncs every ms
@@ -123,8 +123,8 @@ class Walker(Reader):
 
     def __init__(self, data: Any) -> None:
         super().__init__(data)
-        self.description, sizes = describe(data)
-        self.sizes: dict[tuple[str, int], int] = sizes
+        self.description = find_description(data)
+        self.sizes = sizes_of(self.description)
         self.sections: dict[int, tuple[str, int, int]] = {}
         self.blocks: set[bytes] = set()
         self.page_size = q.TARGET_PAGE_SIZE

@@ -85,6 +85,7 @@ def incoming_receive(w: World) -> int | str:
     w.dst.footer_due = 0
     kind = record.kind
     if kind == "MORE":
+        note_footer(w, record)
         w.then(*section_items(w, record), (incoming_receive,))
         return 0
     if kind == "VMDESCRIPTION":
@@ -182,7 +183,7 @@ def partend_done(w: World, record: Record) -> int:
 def section_items(w: World, record: Record) -> tuple:
     """Steps that load a section's payload."""
     if record.name == "ram":
-        return ((load_pages, record.payload),) if record.kind in ("PART", "END") and record.payload else ()
+        return ((load_pages, record.payload),) if record.kind != "START" and record.payload else ()
     for i, d in enumerate(w.ddev):
         if d.idstr == record.name:
             return tuple((load_item, i, item) for item in record.payload)
@@ -262,7 +263,8 @@ def incoming_migration_bh(w: World) -> int:
     """process_incoming_migration_bh(): announce, disks, the guest if it ran on the source."""
     w.destination("vmstate_downtime_checkpoint", "dst-precopy-bh-enter")
     w.destination("vmstate_downtime_checkpoint", "dst-precopy-bh-announced")
-    if w.dst.vm_was == "running":
+    if system.runstate_is_live(w.dst.vm_was):
+        w.dst.vm_was_suspended = w.dst.vm_was == "suspended"
         w.destination("migration_block_activation", "active")
         w.then((system.vm_start, DST), (incoming_started,))
     else:

@@ -11,7 +11,7 @@ from .stream import Record
 
 PAGE = 4096
 EXTRA_PAGES = 130  # ROMs and video memory beside `mem` of the modelled q35, recordings (532480 bytes)
-HEAD, TAIL = 32, 100  # non-zero pages of an idle guest: firmware data, ROM blocks (cost model: normal_pages)
+HEAD, TAIL = 32, 84  # non-zero pages of an idle guest: 116 (ram.normal of recording ram-no-cap, captured stream s1)
 FLUSH_NORMAL = 32  # pages: 64 iovecs fill QEMUFile's vector, measured facts 2.1
 FLUSH_ZERO = 32768 // 9  # pages: the 32 KiB buffer, 9 bytes each
 TURN_NS = 50_000_000  # ram_save_iterate gives way after 50 ms (2.3)
@@ -216,7 +216,7 @@ def ram_save_iterate(w: World, _: int) -> int:
     return ram_turn(w, w.now)
 
 
-def ram_turn(w: World, since: int) -> int:
+def ram_turn(w: World, since: int, kind: str = "PART") -> int:
     """As many pages as the socket takes. A write that blocks counts in the 50 ms: then the devices get their turn
     although the window is not used up (recording f1-four-devices-new)."""
     acct, ch = w.acct, w.forward
@@ -226,24 +226,24 @@ def ram_turn(w: World, since: int) -> int:
     if acct.link_ns:  # the link decides: socket_wait takes the time
         spent = 0
     if room <= size < window and acct.ram.dirty:
-        w.then((ram_put, runs), (ram_turn_again, since))
+        w.then((ram_put, runs, kind), (ram_turn_again, since))
     elif runs:
-        w.then((ram_put, runs), (ram_turn_end, since))
+        w.then((ram_put, runs, kind), (ram_turn_end, since))
     else:
-        return ram_put(w, ()) + ram_turn_end(w, since)
+        return ram_put(w, (), kind) + ram_turn_end(w, since)
     return spent
 
 
-def ram_put(w: World, runs: tuple) -> int:
+def ram_put(w: World, runs: tuple, kind: str) -> int:
     """The pages leave; RAM_SAVE_FLAG_EOS and flush. The footer travels with the next write."""
-    savevm.send(w, Record("PART", "ram", runs))
+    savevm.send(w, Record(kind, "ram", runs))
     return w.cost.step * 2
 
 
 def ram_turn_again(w: World, since: int) -> int:
     """The write has returned: go on if there is time left."""
     if w.now - since < TURN_NS and w.acct.ram.dirty and not w.acct.rate_exceeded(w):
-        return ram_turn(w, since)
+        return ram_turn(w, since, "MORE")
     return ram_turn_end(w, since)
 
 

@@ -81,6 +81,7 @@ class Record(NamedTuple):
     PART, END      ram              runs of pages: (first page of all RAM, pages, zero)
     START, PART, END, FULL  .../vfio  tags: (flag,) or (DEV_DATA_STATE, bytes, ...); a terminator is the last
     MORE           .../vfio         more tags of the section before, as long as it had no terminator
+    MORE           ram              more pages of the section before; its end comes after the last of them
     FULL           vmstate device   (instance,) or ()
     EOF                             ()
     VMDESCRIPTION                   (bytes of JSON,), or () for those of a machine without VFIO devices
@@ -260,8 +261,15 @@ def _part_end(record: Record) -> int:
     if is_vfio(record.name):
         return 5 + vfio_size(record.payload)
     lookup(_ITERABLE, record.name, "iterable section")
-    pages = sum(count * (ZERO_PAGE_BYTES if zero else NORMAL_PAGE_BYTES) for _, count, zero in record.payload)
-    return 5 + pages + 8 + FOOTER_BYTES
+    return 5 + _pages(record) + 8 + FOOTER_BYTES
+
+
+def _more(record: Record) -> int:
+    return vfio_size(record.payload) if is_vfio(record.name) else _pages(record)
+
+
+def _pages(record: Record) -> int:
+    return sum(count * (ZERO_PAGE_BYTES if zero else NORMAL_PAGE_BYTES) for _, count, zero in record.payload)
 
 
 def _header(record: Record) -> int:
@@ -279,7 +287,7 @@ def _description(record: Record) -> int:
 _SIZES: dict[str, Callable[[Record], int]] = {
     "HEADER": _header, "CONFIGURATION": _configuration, "COMMAND": _command,
     "START": _start_full, "PART": _part_end, "END": _part_end, "FULL": _start_full,
-    "MORE": lambda record: vfio_size(record.payload), "EOF": lambda record: 1, "VMDESCRIPTION": _description,
+    "MORE": _more, "EOF": lambda record: 1, "VMDESCRIPTION": _description,
 }
 
 

@@ -9,6 +9,7 @@ import json
 import struct
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from itertools import zip_longest
 
 from .stream import (
     MIG_CMD,
@@ -51,7 +52,9 @@ def encode(records: Iterable[Record], sections: tuple[Section, ...]) -> Iterator
     A stream may end anywhere, as a failed one does. Raises StreamError naming the record that cannot be sent.
     """
     wire = _Wire(sections)
-    for number, record in enumerate(records):
+    records = tuple(records)
+    for number, (record, then) in enumerate(zip_longest(records, records[1:])):
+        wire.goes_on = then is not None and (then.kind, then.name) == ("MORE", RAM.idstr)
         try:
             yield wire.encode(record)
         except StreamError as error:
@@ -100,6 +103,7 @@ class _Wire:
         self.blocks: tuple[RAMBlock, ...] = ()
         self.last_sent_block = ""
         self.unfinished = ""  # VFIO section whose terminator comes with a MORE record
+        self.goes_on = self.went_on = False  # the RAM section has more pages in the next record, had in the last
         self.kinds: dict[str, Callable[[Record], bytes]] = {
             "HEADER": self.header, "CONFIGURATION": self.configuration, "COMMAND": self.command,
             "START": self.section, "PART": self.section, "END": self.section, "FULL": self.section,
@@ -108,6 +112,8 @@ class _Wire:
 
     def encode(self, record: Record) -> bytes:
         encoder = lookup(self.kinds, record.kind, "kind of record")
+        if (record.kind, record.name) == ("MORE", RAM.idstr) and not self.went_on:
+            raise StreamError("there is no RAM section before it")
         if self.unfinished and (record.kind, record.name) != ("MORE", self.unfinished):
             raise StreamError(f"section {self.unfinished} before it has no terminator")
         return encoder(record)
@@ -143,7 +149,7 @@ class _Wire:
         if is_vfio(section.idstr):
             return head + self.vfio(record, section)
         if section is RAM:
-            body = self.ram_start(record) if record.kind == "START" else self.ram_pages(record)
+            return head + (self.ram_start(record) if record.kind == "START" else self.ram_pages(record))
         elif record.kind == "FULL":
             body = filler(section.idstr, section.size)
         else:
@@ -155,6 +161,8 @@ class _Wire:
 
     def more(self, record: Record) -> bytes:
         """The rest of a section."""
+        if record.name == RAM.idstr:
+            return self.ram_pages(record)
         if not self.unfinished:
             raise StreamError("there is no section without a terminator before it")
         return self.vfio(record, section_of(record, self.sections))
@@ -182,15 +190,20 @@ class _Wire:
         out = struct.pack(">Q", total | RAM_SAVE_FLAG_MEM_SIZE)
         for block in self.blocks:
             out += _text(block.idstr) + struct.pack(">Q", block.used_length)
-        return out + struct.pack(">Q", RAM_SAVE_FLAG_EOS)
+        return out + self.ram_end()
+
+    def ram_end(self) -> bytes:
+        """End of pages, and of the section."""
+        return struct.pack(">Q", RAM_SAVE_FLAG_EOS) + self.footer(RAM)
 
     def ram_pages(self, record: Record) -> bytes:
-        """Pages (facts sheet 5.3) and the end of them."""
+        """Pages (facts sheet 5.3), and the end of the section unless the next record has more."""
+        self.went_on = self.goes_on
         out = []
         for first, count, zero in record.payload:
             for block, start, pages in self.split(first, count):
                 out.append(self.page_run(block, start, pages, zero))
-        return b"".join(out) + struct.pack(">Q", RAM_SAVE_FLAG_EOS)
+        return b"".join(out) + (b"" if self.goes_on else self.ram_end())
 
     def split(self, first: int, count: int) -> Iterator[tuple[str, int, int]]:
         """A run of pages of RAM as runs inside its blocks."""

@@ -68,6 +68,7 @@ class KernelDevice:
         self.initial_read_at = -1
         self.announced = 0
         self.loaded = 0
+        self.records = 0  # complete records written so far, where one of them is to fail
         self.told: tuple[tuple[int, str, int], ...] = ()  # (ns, REINIT | initial | loaded, bytes): what QEMU cannot see
         self.checked = False  # the query at guest stop has been made
         self.fail_next = False  # the next precopy-info query fails (exhaustive driver)
@@ -99,12 +100,15 @@ class KernelDevice:
         return 0
 
     def set_state(self, new: str, now: int) -> tuple[int, int]:
-        """Go to `new`. Returns (errno or 0, ns it takes). Opens and ends data sessions as 6.2 says."""
+        """Go to `new`. Returns (errno or 0, ns it takes). Opens and ends data sessions as 6.2 says; a failure
+        leaves it where it was on the path."""
         path = arcs(self.state, new, self.mig_flags)
         if path is None:
             return errno.EINVAL, 0
         cost, s = 0, self.script
         for step in path:
+            if step == s.fail_state:
+                return errno.EIO, int(cost)
             old, self.state = self.state, step
             if step in ("RUNNING", "RUNNING_P2P", "STOP"):
                 cost += s.start_ms * 1_000_000 if old == "RESUMING" else 0
@@ -231,13 +235,17 @@ class KernelDevice:
                 self.initial_read_at = now
         return size, kind, done
 
-    def write(self, kind: str, done: bool, now: int = 0) -> int:
-        """write(data_fd) while RESUMING: ns the load takes; the whole of it when a record is complete."""
+    def write(self, kind: str, done: bool, now: int = 0) -> tuple[int, int]:
+        """write(data_fd) while RESUMING: (errno or 0, ns the load takes); all of it when a record is complete."""
         if not done:
-            return 0
+            return 0, 0
         s = self.script
+        if s.fail_load:
+            self.records += 1
+            if self.records == s.fail_load:
+                return errno.EIO, 0
         ms = {"I": s.load_init_ms, "R": s.load_reinit_ms, "D": s.load_dirty_ms, "S": s.load_stop_ms}[kind]
         if kind in "IR":
             self.loaded += 1
             self.told += ((now + round(ms * 1e6), "loaded", 0),)
-        return round(ms * 1e6)
+        return 0, round(ms * 1e6)

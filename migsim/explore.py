@@ -65,8 +65,8 @@ DEVICE_ARG: dict[Callable, int] = {
         vfio.vfio_send_init_data_flag, vfio.save_iterate_send, vfio.vfio_query_stop_copy_size,
         vfio.vfio_save_complete_precopy, vfio.save_complete_block, vfio.save_complete_put, vfio.save_complete_trace,
         vfio.vfio_final_precopy_reinit_check, vfio.vfio_migration_state_notifier_failed, vfio.save_cleanup_done)},
-    **{f: 2 for f in (vfio.set_state, vfio.set_device_state_done, vfio.vfio_vmstate_change_prepare,
-                      vfio.vfio_vmstate_change)},
+    **{f: 2 for f in (vfio.set_state, vfio.set_state_failed, vfio.set_device_state_done,
+                      vfio.vfio_vmstate_change_prepare, vfio.vfio_vmstate_change)},
 }
 
 
@@ -215,7 +215,7 @@ class Explorer:
                                  reinit_flag_once=1, size_hold=0, dirty_until=0, dirty_floor=0, query_us=0,
                                  info_fail_at=0, info_fail_gap=0, info_errno=5, bogus_at=0, bogus_init=0,
                                  load_init_ms=0, load_reinit_ms=0, load_dirty_ms=0, load_stop_ms=0, stop_ms=0,
-                                 start_ms=0, resume_ms=0, once_only_session=0)
+                                 start_ms=0, resume_ms=0, fail_state="", fail_load=0, once_only_session=0)
         caps = {"switchover-ack": True, "return-path": True}
         names = [f"vfio{i}" for i in range(lim.devices)]
         src = Config(Binary(v.source, v.source.name, "pc-q35", v.source_legacy, True), caps, names)

@@ -40,9 +40,11 @@ PROPS = ("enable-migration", "x-pre-copy-dirty-page-tracking", "x-device-dirty-p
          "x-migration-multifd-transfer", "x-migration-load-config-after-iter", "x-migration-max-queued-buffers-size")
 GLOBALS = ("migration.switchover-ack-legacy", "migration.send-switchover-start")
 ON_OFF = ("on", "yes", "true", "off", "no", "false")
-ACTIONS = ("stop", "cont", "migrate_cancel", "migrate-continue", "migrate-start-postcopy", "migrate-set-parameters")
+ACTIONS = ("stop", "cont", "migrate_cancel", "migrate-continue", "migrate-start-postcopy", "migrate-set-parameters",
+           "guest-suspend-ram")
 TRIGGERS = ("t", "rd", "info", "after", "gap")
 TRANSPORTS = ("unix", "tcp")
+STATES = ("RUNNING", "RUNNING_P2P", "STOP", "PRE_COPY", "PRE_COPY_P2P", "STOP_COPY", "RESUMING")
 MACHINE = re.compile(r"(pc-q35|pc-i440fx)-(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])|q35|pc")
 VERSION = re.compile(r"(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])(\.\d+)?")
 
@@ -128,6 +130,12 @@ def _transport(place: str, value: Any) -> str:
     return value
 
 
+def _state(place: str, value: Any) -> str:
+    if value != "" and value not in STATES:
+        raise _bad(place, value, ", ".join(STATES), _near(value, STATES))
+    return value
+
+
 def _plain(text: str) -> Any:
     """A number where `text` is one, otherwise the text: it may have a unit."""
     return float(text) if re.fullmatch(r"[0-9]{1,15}(\.[0-9]+)?", text) else text
@@ -201,6 +209,8 @@ class DeviceScript:
     stop_ms: float = _field(_ms, 0, "ms of the transition to STOP_COPY")
     start_ms: float = _field(_ms, 0, "ms of the transition out of RESUMING")
     resume_ms: float = _field(_ms, 0, "ms of the transition to RESUMING")
+    fail_state: str = _field(_state, "", "the transition to this device state fails")
+    fail_load: int = _field(_count, 0, "loading of this record fails at the destination")
     once_only_session: int = _field(_count, 0, "REINITs only in this attempt")
 
 

@@ -22,6 +22,7 @@ KINDS: dict[Callable, dict[str, Any]] = {
     s._text: {"type": "string", "maxLength": 2000},
     s._id: {"type": "string", "minLength": 1, "maxLength": 100},
     s._transport: {"enum": list(s.TRANSPORTS)},
+    s._state: {"enum": ["", *s.STATES]},
     s._reinit: {"type": "string", "pattern": rf"^[\s;]*({_PART}\s*(;[\s;]*|$))*$"},
     s._series: {"type": ["string", "null"], "pattern": "^([^:]+:[^:]+:[^:]+)?$"},
 }

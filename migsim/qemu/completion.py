@@ -108,7 +108,8 @@ def complete_non_iterable(w: World) -> int:
     s = w.src
     if s.to_dst_error:
         prefix = "Failed to save iterable device state: " if w.scfg.code.completion_errors else ""
-        w.then((completion_unlock,), (completion_failed, prefix + savevm.strerror(s.to_dst_error)))
+        text = s.to_dst_error_obj or savevm.strerror(s.to_dst_error)
+        w.then((completion_unlock,), (completion_failed, prefix + text))
     else:
         w.then((savevm.qemu_savevm_state_non_iterable, 0), (savevm.non_iterable_saved,), (savevm.send_eof,),
                (completion_unlock,), (migration.close_return_path_on_source,), (completion_check,))
@@ -127,7 +128,7 @@ def completion_check(w: World) -> int:
     if s.rp_error:
         return fail(w, "")
     if s.to_dst_error:
-        return fail(w, savevm.file_error_text(s.to_dst_error))
+        return fail(w, savevm.file_error_text(w))
     w.then((bql_lock,), (migration_completion_end,))
     return 0
 

@@ -41,8 +41,16 @@ def incoming_start(w: World) -> int | str:
     if source != local:
         return load_fails(w, -22, f"Machine type received is '{source}' and local is '{local}'")
     w.destination("loadvm_state_setup")
-    w.then(*((vfio.vfio_load_setup, i) for i in range(len(w.ddev))), (load_setup_done,), (incoming_receive,))
+    w.then(*(step for i in range(len(w.ddev)) for step in ((vfio.vfio_load_setup, i), (load_setup_check, i))),
+           (load_setup_done,), (incoming_receive,))
     return w.cost.step
+
+
+def load_setup_check(w: World, i: int) -> int:
+    """A handler whose load_setup fails ends the load (3 #4)."""
+    if not w.dst.ret:
+        return 0
+    return load_fails(w, w.dst.ret, f"Load state of device {w.ddev[i].idstr} failed: {w.dst.error}")
 
 
 def load_setup_done(w: World) -> int:
@@ -214,12 +222,9 @@ def load_item_done(w: World, i: int) -> int:
     d = w.dst
     if not d.ret:
         return 0
-    ret, name = d.ret, w.ddev[i].name
     if d.error:
-        report(w, f"{name}: {d.error}")
-    else:
-        report(w, f"{name}: qemu_loadvm_approve_switchover failed, err={ret} ({savevm.strerror(-ret)})")
-    return load_fails(w, ret, f"Failed to load vmstate version_id: 1, ret: {ret}")
+        report(w, d.error)
+    return load_fails(w, d.ret, f"Failed to load vmstate version_id: 1, ret: {d.ret}")
 
 
 def report(w: World, text: str) -> None:
@@ -355,7 +360,8 @@ def postcopy_run_bh(w: World) -> int:
     """Checkpoints of loadvm_postcopy_handle_run_bh()."""
     for what in ("enter", "cpu-synced", "announced", "cache-invalidated"):
         w.destination("vmstate_downtime_checkpoint", f"dst-postcopy-bh-{what}")
-    if w.dst.vm_was == "running":
+    if system.runstate_is_live(w.dst.vm_was):
+        w.dst.vm_was_suspended = w.dst.vm_was == "suspended"
         w.then((system.vm_start, DST), (postcopy_started,))
     else:
         system.runstate_set(w, DST, w.dst.vm_was or "paused")

@@ -23,7 +23,7 @@ def qmp_migrate(w: World) -> int:
     if refusal:
         w.acct.refused(SRC, refusal)
         return w.cost.step
-    s.error, s.vm_old_state, s.to_dst_error, s.rp_error = "", "", 0, False
+    s.error, s.vm_old_state, s.to_dst_error, s.to_dst_error_obj, s.rp_error = "", "", 0, "", False
     s.start_postcopy = s.package_loaded = s.pause_event = False
     s.collected = s.acks = 0
     s.buffered, s.buffered_size, s.package = (), 0, None
@@ -196,7 +196,7 @@ def migration_detect_error(w: World) -> int:
     if s.state in ("completed", "failing", "failed", "cancelling"):
         w.then((migration_thread_after_loop,))
     elif s.to_dst_error:
-        migrate_error(w, savevm.file_error_text(s.to_dst_error))
+        migrate_error(w, savevm.file_error_text(w))
         migrate_set_state(w, "failing" if w.scfg.code.failing_status else "failed")
         w.then((migration_thread_after_loop,))
     else:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from . import switchover_ack, vfio
-from .state import World
+from .state import World, migrate_error
 from .stream import MIG_CMD, Record, description_size, record_size
 
 IO_BUF_SIZE = 32768
@@ -120,8 +120,21 @@ def qemu_savevm_state_prepare(w: World) -> str:
 def qemu_savevm_state_setup(w: World) -> int:
     """SECTION_START and save_setup of each handler, under BQL (2.1 #8)."""
     w.source("savevm_state_setup")
-    w.then(*((h.save_setup, h.index) for h in w.handlers if h.is_active(w)))
+    w.then(*((h.save_setup, h.index) for h in w.handlers if h.is_active(w)), (state_setup_done,))
     return w.cost.step
+
+
+def state_setup_failed(w: World) -> None:
+    """A handler's save_setup has failed: no other is asked."""
+    migrate_error(w, file_error_text(w))
+    stack = w.threads[w.tid]
+    while stack[-1][0] is not state_setup_done:
+        stack.pop()
+
+
+def state_setup_done(w: World) -> int:
+    """All handlers are set up, or one has failed."""
+    return 0
 
 
 # --- queries (2.3, 9.14) ---
@@ -236,13 +249,16 @@ def send_eof(w: World) -> int:
     return w.cost.step
 
 
-def file_error_text(number: int) -> str:
-    """qemu_file_get_error_obj(): a broken socket speaks for itself."""
-    return ("Unable to write to socket: " if number in (32, 104) else "Channel error: ") + strerror(number)
+def file_error_text(w: World) -> str:
+    """qemu_file_get_error_obj(): the Error, if one came along; a broken socket speaks for itself."""
+    number = w.src.to_dst_error
+    socket = "Unable to write to socket: " if number in (32, 104) else "Channel error: "
+    return w.src.to_dst_error_obj or socket + strerror(number)
 
 
-def file_error(w: World, number: int) -> None:
-    """qemu_file_set_error() on the outgoing file; the first stays."""
-    w.src.to_dst_error = w.src.to_dst_error or number
+def file_error(w: World, number: int, text: str = "") -> None:
+    """qemu_file_set_error_obj() on the outgoing file; the first stays."""
+    if not w.src.to_dst_error:
+        w.src.to_dst_error, w.src.to_dst_error_obj = number, text
 
 

@@ -88,6 +88,7 @@ class Source(State):
         self.state = "none"
         self.runstate = "prelaunch"
         self.vm_old_state = ""
+        self.vm_was_suspended = False
         self.bql = -1
         self.switchover_ack_pending_num = 0
         self.switchover_acked = False
@@ -97,6 +98,7 @@ class Source(State):
         self.decided_running = False  # the run state that migration_can_switchover() read
         self.error = ""
         self.to_dst_error = 0
+        self.to_dst_error_obj = ""  # its Error, where it has one
         self.to_dst_open = False
         self.rp_open = False
         self.rp_thread = False
@@ -126,6 +128,7 @@ class Destination(State):
         self.to_src_open = False
         self.footer_due = 0  # section whose footer travels with the next write
         self.vm_was = "running"  # global_state of the source
+        self.vm_was_suspended = False
         self.listening = False
         self.listen_ready = False
         self.ret = 0

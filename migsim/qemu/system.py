@@ -38,10 +38,11 @@ def vm_state_notify(w: World, side: str, running: bool, reason: str) -> int:
 def vm_stop_force_state(w: World, side: str, state: str) -> int:
     """vm_stop_force_state(): stop the vCPUs, or only change the run state when they are stopped already."""
     end = w.src if side is SRC else w.dst
-    live = runstate_is_live(end.runstate)
+    live, suspended = runstate_is_live(end.runstate), end.runstate == "suspended"
     runstate_set(w, side, state)
     if not live:
         return w.cost.step
+    end.vm_was_suspended = suspended
     if side is SRC:
         w.acct.guest_stopped(w)
     w.then((vm_state_notify, side, False, state), (bdrv_drain_all,))
@@ -54,9 +55,19 @@ def bdrv_drain_all(w: World) -> int:
 
 
 def vm_start(w: World, side: str) -> int:
-    """vm_start(): run state, then callbacks in order of registration, then the vCPUs."""
-    runstate_set(w, side, "running")
-    w.then((vm_state_notify, side, True, "running"), (resume_all_vcpus, side))
+    """vm_start(): run state, then callbacks in order of registration, then the vCPUs unless the guest sleeps (S3)."""
+    end = w.src if side is SRC else w.dst
+    state, end.vm_was_suspended = "suspended" if end.vm_was_suspended else "running", False
+    runstate_set(w, side, state)
+    w.then((vm_state_notify, side, True, state), *(((resume_all_vcpus, side),) if state == "running" else ()))
+    return w.cost.step
+
+
+def qemu_system_suspend(w: World) -> int:
+    """The guest enters S3: its vCPUs stop, the devices are not told (facts sheet 14 #27, inferred)."""
+    if w.src.runstate == "running":
+        w.acct.guest_stopped(w)
+        runstate_set(w, SRC, "suspended")
     return w.cost.step
 
 
@@ -132,6 +143,8 @@ def qmp_command(w: World, name: str, args: tuple) -> int:
     elif name == "cont":
         if s.runstate in ("paused", "prelaunch"):
             w.then((vm_start, SRC))
+    elif name == "guest-suspend-ram":
+        return qemu_system_suspend(w)
     elif name == "migrate_cancel":
         return migration.migration_cancel(w)
     elif name == "migrate-continue":

@@ -67,7 +67,7 @@ def vfio_migration_realize(w: World, side: str, i: int) -> None:
 # --- device states (7.6) ---
 
 def set_state(w: World, side: str, i: int, new: str, recover: str) -> int:
-    """vfio_migration_set_state(): returns -errno or 0 in `last_ret` terms; costs what the driver takes."""
+    """vfio_migration_set_state(): costs what the driver takes."""
     d = (w.sdev if side is SRC else w.ddev)[i]
     kernel = (w.skern if side is SRC else w.dkern)[i]
     w.ev((w.now, side, "vfio_migration_set_state", (d.name, new, recover)))
@@ -76,14 +76,31 @@ def set_state(w: World, side: str, i: int, new: str, recover: str) -> int:
     had_session = kernel.data_fd
     error, cost = kernel.set_state(new, w.now)
     if error:
-        kernel.reset()
-        d.device_state, d.data_fd = "RUNNING", False
-        if side is SRC:
-            savevm.file_error(w, error)
-        return w.cost.set_device_state
+        text = f"{d.name}: Failed setting device state to {new}.: {savevm.strerror(error)}"
+        w.then((set_state_failed, side, i, error, text, recover))
+        return cost + w.cost.set_device_state
     d.device_state = new
     w.then((set_device_state_done, side, i, new, kernel.data_fd and not had_session))
     return cost + w.cost.set_device_state
+
+
+def set_state_failed(w: World, side: str, i: int, error: int, text: str, recover: str) -> int:
+    """The recover state, or a reset where that is ERROR or fails too. The Error goes to the outgoing file; at the
+    destination to the load, and once that is over nobody but stderr learns of it (7.6, 12)."""
+    d = (w.sdev if side is SRC else w.ddev)[i]
+    kernel = (w.skern if side is SRC else w.dkern)[i]
+    if recover == "ERROR" or kernel.set_state(recover, w.now)[0]:
+        kernel.reset()
+        recover, d.data_fd = "RUNNING", False
+    d.device_state = recover
+    w.ev((w.now, side, "vfio_migration_set_device_state", (d.name, recover)))
+    if side is SRC:
+        savevm.file_error(w, error, text)
+    elif w.dst.runstate == "inmigrate":
+        w.dst.ret, w.dst.error = -error, text
+    else:
+        w.acct.stderr(side, text)
+    return 0
 
 
 def set_device_state_done(w: World, side: str, i: int, new: str, new_fd: bool) -> int:
@@ -148,11 +165,19 @@ def vfio_save_setup(w: World, i: int) -> int:
     d.event_save_iterate_started = d.event_precopy_empty_hit = False
     steps: tuple = ((vfio_query_stop_copy_size, i), (save_setup_buffer, i))
     if d.mig_flags & PRE_COPY_FLAG and d.device_state == "RUNNING":
-        steps += ((set_state, SRC, i, "PRE_COPY", "RUNNING"), *query_steps(w, i))
-        if w.scfg.code.vfio_requests_ack and w.scfg.new_ack:
-            steps += ((request_ack, i),)
+        steps += ((set_state, SRC, i, "PRE_COPY", "RUNNING"), (save_setup_precopy, i))
     w.then(*steps, (save_setup_done, i))
     return w.cost.step
+
+
+def save_setup_precopy(w: World, i: int) -> int:
+    """In PRE_COPY: the first precopy info and p10's first request. Or the transition has failed, and so has setup."""
+    if w.sdev[i].device_state != "PRE_COPY":
+        savevm.state_setup_failed(w)
+        return 0
+    request = w.scfg.code.vfio_requests_ack and w.scfg.new_ack
+    w.then(*query_steps(w, i), *(((request_ack, i),) if request else ()))
+    return 0
 
 
 def save_setup_buffer(w: World, i: int) -> int:
@@ -432,8 +457,9 @@ def vfio_load_state(w: World, i: int, item: tuple) -> int:
     w.destination("vfio_load_state", d.name, flag)
     if flag == DATA_STATE:
         _, size, kind, done = item
-        w.then((load_device_data, i, size))
-        load = w.dkern[i].write(kind, done, w.now) + (w.cost.load_record if done else 0)
+        error, load = w.dkern[i].write(kind, done, w.now)
+        load += w.cost.load_record if done else 0
+        w.then((load_device_data, i, size, error))
         return load + size * w.cost.load_block // MIB
     if flag == INIT_DATA_SENT:
         return load_init_data_sent(w, d)
@@ -443,9 +469,10 @@ def vfio_load_state(w: World, i: int, item: tuple) -> int:
     return w.cost.step
 
 
-def load_device_data(w: World, i: int, size: int) -> int:
+def load_device_data(w: World, i: int, size: int, error: int) -> int:
     """write() on the data_fd has returned."""
-    w.destination("vfio_load_state_device_data", w.ddev[i].name, size, 0)
+    w.destination("vfio_load_state_device_data", w.ddev[i].name, size, -error)
+    w.dst.ret = -error
     return w.cost.step
 
 
@@ -453,7 +480,10 @@ def load_init_data_sent(w: World, d: VFIODevice) -> int:
     """INIT_DATA_SENT: approve the switchover, or refuse the stream (8.3, 12)."""
     if not d.mig_flags & PRE_COPY_FLAG or not w.dcfg.ack:
         w.dst.ret = -errnos.EINVAL
-        w.dst.error = "Received INIT_DATA_SENT but switchover ack is not used"
+        w.dst.error = f"{d.name}: Received INIT_DATA_SENT but switchover ack is not used"
         return w.cost.step
-    w.dst.ret = switchover_ack.qemu_loadvm_approve_switchover(w, d.name)
+    ret = w.dst.ret = switchover_ack.qemu_loadvm_approve_switchover(w, d.name)
+    if ret:
+        why = savevm.strerror(-ret)
+        w.dst.error = f"{d.name}: qemu_loadvm_approve_switchover failed, err={ret} ({why})"
     return w.cost.step

@@ -35,8 +35,10 @@ def why_not_ended(done: Run) -> str:
 def _ack_missing(done: Run) -> str:
     w = done.world
     if any(d.precopy_init_size and not d.initial_data_sent for d in w.sdev):
-        cause = "RAM uses up the rate limit of each window" if w.acct.params["max-bandwidth"] else "not sent yet"
-        return f"an ACK is awaited for initial data that does not go out: {cause}"
+        window = w.acct.params["max-bandwidth"] / 10
+        behind_ram = window and (pending_at_end(done) or 0) - sum(d.stopcopy_size for d in w.sdev) > window
+        return ("an ACK is awaited for initial data that is never sent: RAM uses up the rate limit of each window"
+                if behind_ram else "an ACK is awaited: new initial data is not sent yet")
     if any(d.initial_data_sent for d in w.sdev):
         return "an ACK is awaited: the initial data is sent, its approval has not come back"
     return "an ACK is awaited that nobody will send"

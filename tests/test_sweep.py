@@ -123,7 +123,7 @@ def busy(name: str, **changes: object) -> dict:
 
 def test_why_it_never_ends_with_a_chunk_behind_ram() -> None:
     row = busy("recordings-busy/k1-chunk-behind-ram-new")
-    assert row["reason"].endswith("does not go out: RAM uses up the rate limit of each window") and row["acks"] == 1
+    assert row["reason"].endswith("that is never sent: RAM uses up the rate limit of each window") and row["acks"] == 1
 
 
 def test_why_it_never_ends_with_a_starved_estimate() -> None:

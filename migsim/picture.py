@@ -1,7 +1,7 @@
 """A journal as a picture: lanes, events on them, bands of states, messages that take time, the counter of awaited ACKs.
 
-The static twin (svg.py) and the player draw the same model. It is made from trace events only, so that a recording of
-real QEMU gives the same picture as a simulated run. Equal loop turns are folded into one item; the protocol events
+The static twin (svg.py) and the player draw the same model. It is made from trace events, so that a recording of real
+QEMU gives the same picture as a simulated run; only the moment of a REINIT is taken from the devices' own view. Equal loop turns are folded into one item; the protocol events
 (compare.PROTOCOL) are never folded. Times are microseconds since the source's first status `setup`.
 """
 from __future__ import annotations
@@ -172,6 +172,7 @@ class _Builder:
 
     def __init__(self, journal: Journal, title: str) -> None:
         self.events = journal.events
+        self.told = journal.devices or ()
         self.notable = [e for e in self.events if e.name not in _PLAIN]
         setup = next((e.us for e in self.notable if e.side == "source" and e.name == "migrate_set_state"), 0)
         self.origin = setup
@@ -207,8 +208,17 @@ class _Builder:
                                    e.text.strip(), said.what, said.why, said.function, said.patch, 1, i))
         for side in ("source", "destination"):
             self._flush(side)
+        self.items += self._untraced()
         self.items.sort(key=lambda item: (item.us, item.first))
         return self.items
+
+    def _untraced(self) -> list[Item]:
+        """New initial chunks, which only the devices of a simulated run know of before a query sees them."""
+        return [Item(d.us - self.origin, d.us - self.origin, "protocol", lane, lane, "REINIT", f"{d.size} bytes",
+                     "the device has produced a new initial chunk",
+                     "QEMU does not see this: at best the next precopy-info query tells it", "kernel driver", 0, 1, -1)
+                for d in self.told if d.what == "REINIT" and (d.side, d.device) in self.devices
+                for lane in [f"{d.side}/device{self.devices[d.side, d.device]}"]]
 
     def _thread(self, e: Event) -> str:
         if e.name == "migrate_set_state" and e.args[:1] in (("cancelling",), ("setup",), ("failed",)):

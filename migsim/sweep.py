@@ -44,7 +44,7 @@ def _guest_downtime(done: Run) -> float | None:
 MEASURES: dict[str, Callable[[Run], Any]] = {  # ms and bytes; None where there is none
     "downtime_ms": lambda done: done.outcome.get("downtime"),
     "guest_downtime_ms": _guest_downtime,
-    "total_ms": lambda done: done.outcome.get("total-time"),
+    "total_ms": lambda done: done.outcome["total-time"] if "downtime" in done.outcome else None,  # only if it ended
     "transferred_bytes": lambda done: done.outcome.get("ram", {}).get("transferred"),
     "vfio_bytes": lambda done: done.outcome.get("vfio", {}).get("transferred"),
     "syncs": lambda done: done.outcome.get("ram", {}).get("dirty-sync-count"),

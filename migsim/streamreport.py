@@ -46,9 +46,12 @@ def table(found: Walk) -> Iterator[str]:
 
 def totals(found: Walk) -> Iterator[str]:
     """RAM flags, VFIO tags and commands, counted; how the description fits; what came back."""
-    names = dict.fromkeys(p.name for p in found.pieces if p.kind == "START" or is_vfio(p.name))
-    for name in names:
-        mine = [p for p in found.pieces if p.name == name and p.section_id is not None]
+    named = {p.name for p in found.pieces if p.kind == "START" or is_vfio(p.name)}
+    sections: dict[str, list[Piece]] = {}
+    for p in found.pieces:
+        if p.section_id is not None and p.name in named:
+            sections.setdefault(p.name, []).append(p)
+    for name, mine in sections.items():
         counts: Counter[str] = Counter()
         sizes: Counter[str] = Counter()
         for p in mine:

@@ -18,6 +18,7 @@ from .vmdescription import find_description, read_json, sizes_of
 
 U16, U32, U64 = (struct.Struct(f">{c}").unpack_from for c in "HIQ")
 MAX_ITEMS = 1_000_000  # records, tags, blocks, messages: about 9 minutes of a source that syncs every ms
+MAX_SECTIONS = 100_000  # 4096 vCPUs have a quarter of that
 WINDOW = 16 << 20  # how far a section's end is looked for; QEMU's own devices stay far below
 KINDS = {number: name for name, number in q.QEMU_VM.items() if name != "SUBSECTION"}
 COMMANDS = {number: name for name, number in q.MIG_CMD.items()}
@@ -250,6 +251,8 @@ class Walker(Reader):
             name = self.name("section name")
             known = name, self.number(4, "instance id"), self.number(4, "version id")
             self.sections[number] = known
+            if len(self.sections) > MAX_SECTIONS:
+                raise Damage(self.begin, f"at most {MAX_SECTIONS} sections", "more are there")
         elif number not in self.sections:
             raise Damage(self.begin, f"{kind} of a section that a START has named", f"found section id {number}")
         name, instance, version = self.sections[number]

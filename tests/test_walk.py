@@ -196,6 +196,15 @@ def test_subsections_of_the_configuration() -> None:
     assert pieces[1].detail == {"target-page-bits": 14, "capabilities": ["x-ignore-shared"]}
 
 
+def test_pages_are_as_large_as_the_configuration_says() -> None:
+    bits = b"\5\x1econfiguration/target-page-bits" + struct.pack(">II", 1, 14)
+    begun = sent(BEGIN[:1])
+    start = sent([*BEGIN[:1], BEGIN[3]], 0)[len(begun):]
+    part = b"\2" + struct.pack(">I", 1) + struct.pack(">Q", 8) + b"\6pc.ram" + bytes(1 << 14) + struct.pack(">Q", 0x10)
+    pieces, problem = read(begun + bits + start + part + walk.footer(1) + b"\0")
+    assert problem is None and pieces[3].detail == {"PAGE": 1, "EOS": 1}
+
+
 @pytest.mark.parametrize("data, at, told", [
     (b"QEVM\0\0\0\2", 4, "version 3 expected, found 2"),
     (sent(PRECOPY)[:-1], None, "0 left|left"), (sent(BEGIN), len(sent(BEGIN)), "next record or EOF expected, 0 left"),
@@ -261,9 +270,11 @@ def test_a_return_path_of_garbage(data: bytes) -> None:
 
 
 def test_what_is_remembered_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(walk, "MAX_ITEMS", 5)
-    _, problem = read(sent(PRECOPY))
-    assert "at most 5 records, tags and blocks expected" in str(problem)
+    for name, value, told in (("MAX_ITEMS", 5, "at most 5 records, tags and blocks"),
+                              ("MAX_SECTIONS", 2, "at most 2 sections")):
+        with monkeypatch.context() as small:
+            small.setattr(walk, name, value)
+            assert f"{told} expected, more are there" in str(read(sent(PRECOPY))[1])
 
 
 def test_a_description_that_nests_without_end() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import difflib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 from papermill.exceptions import PapermillExecutionError
 
+HEADLESS = "MIGSIM_HEADLESS"  # tells migsim.course that nobody sits at the notebook
 CELL_TIMEOUT_S = 60
 START_TIMEOUT_S = 60
 
@@ -48,6 +50,8 @@ def run_notebook(
     if target is not None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.unlink(missing_ok=True)
+    before = os.environ.get(HEADLESS)
+    os.environ[HEADLESS] = "1"  # questions answer themselves
     try:
         return papermill.execute_notebook(
             path,
@@ -66,6 +70,10 @@ def run_notebook(
         raise _failure(path, target, "the kernel died") from None
     except RuntimeError as error:
         raise NotebookError(f"{path.name}: the kernel did not start: {_one_line(error)}") from None
+    finally:
+        os.environ.pop(HEADLESS)
+        if before is not None:
+            os.environ[HEADLESS] = before
 
 
 def _check_parameters(path: Path, given: Mapping[str, object]) -> None:

@@ -35,7 +35,8 @@ PARAMS = {
     "max-bandwidth": 134217728, "downtime-limit": 300, "avail-switchover-bandwidth": 0,
     "throttle-trigger-threshold": 50, "cpu-throttle-initial": 20, "cpu-throttle-increment": 10,
     "max-cpu-throttle": 99, "multifd-channels": 2, "max-postcopy-bandwidth": 0, "announce-rounds": 5,
-    "announce-initial": 50, "announce-max": 550, "announce-step": 100, "xbzrle-cache-size": 67108864}
+    "announce-initial": 50, "announce-max": 550, "announce-step": 100, "xbzrle-cache-size": 67108864,
+    "mode": "normal"}
 PROPS = ("enable-migration", "x-pre-copy-dirty-page-tracking", "x-device-dirty-page-tracking", "migration-events",
          "x-migration-multifd-transfer", "x-migration-load-config-after-iter", "x-migration-max-queued-buffers-size")
 GLOBALS = ("migration.switchover-ack-legacy", "migration.send-switchover-start")
@@ -43,8 +44,6 @@ ON_OFF = ("on", "yes", "true", "off", "no", "false")
 ACTIONS = ("stop", "cont", "migrate_cancel", "migrate-continue", "migrate-start-postcopy", "migrate-set-parameters",
            "guest-suspend-ram")
 TRIGGERS = ("t", "rd", "info", "after", "gap")
-TRANSPORTS = ("unix", "tcp")
-STATES = ("RUNNING", "RUNNING_P2P", "STOP", "PRE_COPY", "PRE_COPY_P2P", "STOP_COPY", "RESUMING")
 MACHINE = re.compile(r"(pc-q35|pc-i440fx)-(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])|q35|pc")
 VERSION = re.compile(r"(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])(\.\d+)?")
 
@@ -81,6 +80,15 @@ def _number(low: float, high: float, units: Mapping[str, float], what: str, whol
     return check
 
 
+def _one_of(*names: str) -> Callable:
+    def check(place: str, value: Any) -> str:
+        if value not in names:
+            raise _bad(place, value, ", ".join(filter(None, names)), _near(value, names))
+        return value
+    check.names = names  # for the schema
+    return check
+
+
 _size = _number(0, MAX_BYTES, UNITS, "a size in bytes, or with a unit such as 4 MiB,")
 _record = _number(1, MAX_BYTES, UNITS, "a size in bytes, or with a unit such as 1 MiB,")
 _any_u64 = _number(0, 2**64 - 1, {}, "an unsigned 64-bit number")
@@ -95,8 +103,11 @@ _failure = _number(1, 133, {}, "an errno")
 _cost_value = _number(0, 1e12, {}, "a number", whole=False)
 _percent = _number(1, 100, {}, "a percentage")
 _downtime = _number(0, 2_000_000, TIMES, "a time in ms, or with a unit such as 2 s,", whole=False)
-PARAM_CHECKS = {name: _downtime if name == "downtime-limit" else _size if "bandwidth" in name or "size" in name
-                else _percent if "throttle" in name else _count for name in PARAMS}
+_transport = _one_of("unix", "tcp")
+_mode = _one_of("normal", "cpr-reboot")
+_state = _one_of("", "RUNNING", "RUNNING_P2P", "STOP", "PRE_COPY", "PRE_COPY_P2P", "STOP_COPY", "RESUMING")
+PARAM_CHECKS = {name: _size if "bandwidth" in name or "size" in name else _percent if "throttle" in name else _count
+                for name in PARAMS} | {"downtime-limit": _downtime, "mode": _mode}
 
 
 def _flag(place: str, value: Any) -> int:
@@ -121,18 +132,6 @@ def _id(place: str, value: Any) -> str:
 def _boolean(place: str, value: Any) -> bool:
     if not isinstance(value, bool):
         raise _bad(place, value, "true or false")
-    return value
-
-
-def _transport(place: str, value: Any) -> str:
-    if value not in TRANSPORTS:
-        raise _bad(place, value, "unix or tcp", _near(value, TRANSPORTS))
-    return value
-
-
-def _state(place: str, value: Any) -> str:
-    if value != "" and value not in STATES:
-        raise _bad(place, value, ", ".join(STATES), _near(value, STATES))
     return value
 
 

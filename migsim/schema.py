@@ -21,17 +21,17 @@ KINDS: dict[Callable, dict[str, Any]] = {
     s._boolean: {"type": "boolean"},
     s._text: {"type": "string", "maxLength": 2000},
     s._id: {"type": "string", "minLength": 1, "maxLength": 100},
-    s._transport: {"enum": list(s.TRANSPORTS)},
-    s._state: {"enum": ["", *s.STATES]},
     s._reinit: {"type": "string", "pattern": rf"^[\s;]*({_PART}\s*(;[\s;]*|$))*$"},
     s._series: {"type": ["string", "null"], "pattern": "^([^:]+:[^:]+:[^:]+)?$"},
 }
 
 
 def kind(check: Callable) -> dict[str, Any]:
-    """The schema of one kind of value: a number with its bounds, as text with a unit too, or one of KINDS."""
+    """The schema of one kind of value: one of KINDS, a name, a number with its bounds (as text with a unit too)."""
     if check in KINDS:
         return KINDS[check]
+    if hasattr(check, "names"):
+        return {"enum": list(check.names)}
     low, high, units, whole = check.number  # type: ignore[attr-defined]
     number = {"type": "integer" if whole else "number", "minimum": low, "maximum": high}
     if not units:

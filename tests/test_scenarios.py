@@ -31,6 +31,7 @@ SEEN: dict[str, tuple] = {
     "cancel-with-ack-outstanding": ("cancelled completed", "", "fast:1/1 fast:1/1 final:0/0", [0], 2, MOVED),  # 29
     "capability-off": ("completed", "", "final:0/0", [], 0, MOVED),  # 59
     "cover-letter": ("completed", "", "fast:4/4 exact:1/2 exact:1/1 final:0/0", [3, 2, 1, 1, 0, 0], 6, MOVED),  # 15.2
+    "cpr-reboot": ("completed", "", "final:0/0", [], 0, MOVED),  # 54
     "destination-load-fails": ("failed", "Sibling indicated error 1", "fast:1/1 final:0/0", [0], 1, BACK),  # 58
     "destination-setup-fails": ("failed", f"Channel error: {EIO}", "fast:1/1", [], 0, BACK),  # section 3 #4
     "destination-start-fails": ("completed", "", "fast:1/1 final:0/0", [0], 1, MOVED),  # 7.6

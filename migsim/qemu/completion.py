@@ -13,7 +13,8 @@ def migration_completion(w: World) -> int:
     s = w.src
     s.stop_result = True
     if s.state == "active":
-        w.then((bql_lock,), (migration_stop_vm,), (migration_switchover_prepare,), (migration_switchover_start,))
+        stop = () if w.scfg.cpr else ((migration_stop_vm,),)
+        w.then((bql_lock,), *stop, (migration_switchover_prepare,), (migration_switchover_start,))
     elif s.state == "postcopy-active":
         w.then((completion_postcopy,))
     else:  # cancelled, or failed, since the loop read the status

@@ -42,6 +42,13 @@ def migration_connect(w: World) -> int:
     w.source("migration_socket_outgoing_connected")
     s.to_dst_open = w.forward.open = True
     call_notifiers(w, 0)
+    w.then(*(((completion.migration_stop_vm,),) if w.scfg.cpr else ()), (connect_start_threads,))
+    return 0
+
+
+def connect_start_threads(w: World) -> int:
+    """The second half of migration_connect(); in CPR modes the guest stands still by now (2.1 #3)."""
+    s = w.src
     if w.scfg.return_path or w.scfg.postcopy:
         w.source("open_return_path_on_source")
         s.rp_open = s.rp_thread = s.rp_thread_created = w.back.open = True

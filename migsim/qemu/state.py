@@ -44,7 +44,7 @@ class State:
 class Config:
     """What one end was started with; never changes during a run (facts sheet 2.1, 8.2)."""
 
-    def __init__(self, binary: Binary, caps: dict[str, bool], devices: list[str]) -> None:
+    def __init__(self, binary: Binary, caps: dict[str, bool], devices: list[str], mode: str = "normal") -> None:
         self.binary = binary
         self.code: CodeBase = binary.code
         self.legacy = binary.switchover_ack_legacy
@@ -53,6 +53,7 @@ class Config:
         self.return_path = caps.get("return-path", False)
         self.postcopy = caps.get("postcopy-ram", False)
         self.pause = caps.get("pause-before-switchover", False)
+        self.cpr = mode != "normal"
         self.device_names = devices
 
     @property

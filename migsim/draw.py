@@ -9,6 +9,7 @@ import html
 import io
 from typing import TYPE_CHECKING
 
+from .ackledger import ack_ledger
 from .journal import Journal
 
 if TYPE_CHECKING:
@@ -32,8 +33,9 @@ def figure_html(figure: Figure, alt: str) -> str:
             f'src="data:image/png;base64,{data}"></figure>')
 
 
-def pending_figure(journal: Journal) -> str:
-    """Bytes pending at each query of the source and the threshold, over time (facts sheet 2.3, 2.4)."""
+def pending_figure(journal: Journal, log: bool = False) -> str:
+    """Bytes pending at each query of the source and the threshold, over time (facts sheet 2.3, 2.4); hatched where an
+    ACK is awaited."""
     import matplotlib.pyplot as plt
 
     begin = journal.first("migrate_set_state", "source")
@@ -53,12 +55,33 @@ def pending_figure(journal: Journal) -> str:
             axes.plot(*zip(*exact, strict=True), color=RED, marker="D", linestyle="", label="exact query")
         if windows:
             axes.step(*zip(*windows, strict=True), where="post", color=INK, linestyle="--", label="threshold")
+        waits = _ack_waits(journal, start)
+        for k, (begins, ends) in enumerate(waits):
+            axes.axvspan(begins, ends, facecolor=AMBER, alpha=0.12, zorder=0)
+            axes.axvspan(begins, ends, facecolor="none", edgecolor=AMBER, hatch="///", linewidth=0, alpha=0.5, zorder=0,
+                         label="" if k else "an ACK is awaited")
         axes.set_xlabel("seconds after setup")
         axes.set_ylabel("MB pending")
-        axes.set_ylim(bottom=0)
-        axes.legend(frameon=False, loc="upper right")
+        if log:
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
+        axes.legend(frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, fontsize=9, columnspacing=1.2)
     last = exact[-1][1] if exact else 0.0
     limit = windows[-1][1] if windows else 0.0
     verdict = "below" if last <= limit else "above"
+    awaited = f" ACKs are awaited for {sum(b - a for a, b in waits):.1f} s." if waits else ""
     return figure_html(figure, f"Pending bytes over {len(exact)} exact queries; the last finds {last:.1f} MB, "
-                               f"{verdict} the threshold of {limit:.1f} MB.")
+                               f"{verdict} the threshold of {limit:.1f} MB.{awaited}")
+
+
+def _ack_waits(journal: Journal, start: int) -> list[tuple[float, float]]:
+    """When ACKs are awaited, s after `start`; to the journal's end where one never comes."""
+    spans = sorted((entry.asked, entry.counted or journal.events[-1].us) for entry in ack_ledger(journal)
+                   if entry.asked is not None)
+    joined: list[tuple[int, int]] = []
+    for begins, ends in spans:
+        if joined and begins <= joined[-1][1]:
+            begins, ends = joined[-1][0], max(ends, joined.pop()[1])
+        joined.append((begins, ends))
+    return [((begins - start) / 1e6, (ends - start) / 1e6) for begins, ends in joined]

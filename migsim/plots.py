@@ -49,7 +49,7 @@ def heat_map(table: pandas.DataFrame, down: str, across: str, value: str) -> str
         axes.set_title(f"{value}, median of each cell", fontsize=11, loc="left")
     empty = int(middle.isna().sum(axis=None))
     return figure_html(figure, f"Heat map of {value} over {down} and {across}: medians from {_number(low)} to "
-                               f"{_number(high)}; {empty} of {middle.size} cells never end.")
+                               f"{_number(high)}; {empty} of {middle.size} cells never complete.")
 
 
 def median(cell: pandas.Series) -> float:

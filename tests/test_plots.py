@@ -42,7 +42,7 @@ def texts(figure) -> list[str]:
 def test_heat_map_writes_every_median_and_says_never(drawn: list) -> None:
     told = plots.heat_map(TABLE, "limit", "rate", "ms")
     assert texts(drawn[0]) == ["never", "4", "60", "120"]
-    assert alt(told) == "Heat map of ms over limit and rate: medians from 4 to 120; 1 of 4 cells never end."
+    assert alt(told) == "Heat map of ms over limit and rate: medians from 4 to 120; 1 of 4 cells never complete."
     axes = drawn[0].axes[0]
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("rate", "limit")
     assert [t.get_text() for t in axes.get_yticklabels()] == ["1", "30"]

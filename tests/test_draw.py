@@ -3,6 +3,7 @@ from __future__ import annotations
 
 import html
 import re
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -33,15 +34,14 @@ def test_recorded_and_simulated_wait_alike() -> None:
     ours, theirs = run(folder).journal, read_journal(folder / "source.log.xz", folder / "destination.log.xz")
     waits = [_ack_waits(journal, begin(journal)) for journal in (ours, theirs)]
     assert [len(w) for w in waits] == [2, 2]
-    for (a, b), (c, d) in zip(*waits, strict=True):
-        assert (a, b) == pytest.approx((c, d), abs=0.2)
+    assert [*waits[0][0], waits[0][1][0]] == pytest.approx([*waits[1][0], waits[1][1][0]], abs=0.1)
     assert waits[0][1][1] == pytest.approx((ours.events[-1].us - begin(ours)) / 1e6)  # the second never comes
 
 
 def test_waits_that_overlap_are_one() -> None:
     journal = run(DATA / "scenarios" / "cover-letter.yaml").journal
     waits = _ack_waits(journal, begin(journal))
-    assert all(a < b for a, b in waits) and all(b < c for (_, b), (c, _) in zip(waits, waits[1:], strict=False))
+    assert all(a < b for a, b in waits) and all(b < c for (_, b), (c, _) in pairwise(waits))
 
 
 def test_without_devices_no_ack_is_awaited() -> None:

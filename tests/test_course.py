@@ -8,8 +8,19 @@ import nbformat
 import pytest
 import yaml
 
-from migsim import course, run
-from migsim.course import CourseError, check, differences, exercise, predict, reveal, source_of, verdict, verdicts
+from migsim import Limits, course, explore, run, variant
+from migsim.course import (
+    CourseError,
+    check,
+    differences,
+    exercise,
+    predict,
+    remember,
+    reveal,
+    source_of,
+    verdict,
+    verdicts,
+)
 from migsim.qemu import switchover_ack
 
 ROOT = Path(__file__).parent.parent
@@ -25,7 +36,11 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
                   "hints": {3: "one is not asked"}},
             "w": {"ask": "Which function?", "answer": ["migration_can_switchover", "can_switchover"],
                   "because": "it is", "hint": "look at the loop", "wrong": "x"},
-            "p": {"ask": "What <b>now</b>?", "choices": ["<yes>", "no"], "answer": 1, "because": "so <it> is"},
+            "p": {"ask": "What <b>now</b>?", "choices": ["<yes>", "no"], "answer": 1, "because": "so <it> is",
+                  "hints": {0: "but <no>"}},
+            "j": {"ask": "Count <them>", "because": "one each", "hint": "only the source's", "cases": [
+                {"args": [{"run": "first-migration"}], "want": 2},
+                {"args": [{"run": "first-migration", "base": "p5"}], "want": 1}]},
             "e": {"ask": "Write it", "cases": [{"args": [2], "want": 4}, {"args": [3], "want": 9}],
                   "because": "squares", "hint": "multiply"}}
     (tmp_path / "t.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
@@ -54,7 +69,7 @@ def test_predict_reveals_by_button_or_alone(own: None, monkeypatch: pytest.Monke
     assert answer.value == "" and "&lt;b&gt;" in ask.value
     choices.value = 0
     button.click()
-    assert "You said: &lt;yes&gt;" in answer.value and "so &lt;it&gt; is" in answer.value
+    assert "You said: &lt;yes&gt;. but &lt;no&gt;" in answer.value and "so &lt;it&gt; is" in answer.value
     choices.value = 1
     button.click()
     assert "Right." in answer.value
@@ -68,6 +83,42 @@ def test_exercise(own: None) -> None:
     said = exercise("t.e", lambda n: n + 2)
     assert not said.passed and "multiply" in said.data and "9" in said.data
     assert "ZeroDivisionError" in exercise("t.e", lambda n: n / 0).data
+
+
+def test_check_against_this_run(own: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check("t.n", 5, value=5).passed and not check("t.n", 2, value=5).passed
+    monkeypatch.setenv(course.HEADLESS, "1")
+    assert check("t.n", value=2).passed and not check("t.n", value=5).passed
+
+
+def test_exercise_over_journals(own: None) -> None:
+    acks = "source_return_path_thread_switchover_acked"
+    assert exercise("t.j", lambda journal: len(journal.all(acks))).passed
+    said = exercise("t.j", lambda journal: 2).data
+    assert "journal of first-migration at p5" in said and "only the source&#x27;s" in said
+
+
+def test_an_exercise_not_written_yet_says_what_is_asked(own: None) -> None:
+    said = exercise("t.j", lambda journal: None)
+    assert not said.passed and "Count &lt;them&gt;" in said.data and "2 cases" in said.data
+
+
+def test_progress_is_kept_only_when_asked(own: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.json"
+    monkeypatch.delenv(course.REMEMBER, raising=False)
+    check("t.n", 2)
+    assert not file.exists()
+    monkeypatch.setenv(course.REMEMBER, "")  # put back after the test
+    assert "0 passed: none yet" in remember(file).data
+    check("t.n", 2), check("t.n", 3), exercise("t.e", lambda n: n * n)
+    assert yaml.safe_load(file.read_text()) == ["t.e", "t.n"]
+    assert "2 passed: t.e, t.n" in remember(file).data
+    monkeypatch.setenv(course.HEADLESS, "1")
+    check("t.w", "can_switchover")
+    assert yaml.safe_load(file.read_text()) == ["t.e", "t.n"]
+    file.write_text('{"a": 1}')
+    with pytest.raises(CourseError, match=r"mine\.json: not a list of passed questions"):
+        remember(file)
 
 
 @pytest.mark.parametrize("key, near", [("t.nn", "t.n"), ("tt.n", "t"), ("t", "t."), ("", "t")])
@@ -86,6 +137,14 @@ def test_verdicts_side_by_side() -> None:
         verdicts(runs, "acks-balanced")
 
 
+def test_verdicts_of_every_order() -> None:
+    runs = {base: explore(variant(base, "new"), Limits(1, 1)) for base in ("p11", "p12")}
+    told = verdicts(runs, "initial-data-loaded", "one-final-query").data
+    assert "in some order: the shortest has" in told and f"in all orders: {runs['p12'].states} states" in told
+    assert told.count("n/a") == 2  # a search judges only its own properties
+    assert [verdict(r, "initial-data-loaded") for r in runs.values()] == ["violated", "holds"]
+
+
 def test_differences() -> None:
     one, two = run(FIRST, base="p2"), run(FIRST, base="p3")
     assert "are equal" in differences(one, run(FIRST, base="p2")).data
@@ -95,6 +154,9 @@ def test_differences() -> None:
 def test_source_of_shows_the_lines_of_the_package() -> None:
     told = source_of(switchover_ack.migration_can_switchover, "migration/migration.c").data
     assert "migsim/qemu/switchover_ack.py" in told and "def migration_can_switchover" in told
+    told = source_of(switchover_ack.late_request).data
+    assert "<li><code>code.late_request_fails</code>: p7 migration_switchover_start()</li>" in told
+    assert "<b>    if not code.late_request_fails" in told
 
 
 # --- the suite's own questions ---

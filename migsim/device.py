@@ -29,6 +29,8 @@ def arcs(old: str, new: str, mig_flags: int) -> tuple[str, ...] | None:
     table = _BASIC if mig_flags & P2P_FLAG else _NO_P2P
     if old == new:
         return ()
+    if old == "STOP_COPY" and new.startswith("PRE_COPY"):
+        return None
     if old == "PRE_COPY" and new == "STOP_COPY" and mig_flags & P2P_FLAG:
         return ("PRE_COPY_P2P", "STOP_COPY")
     queue: deque[tuple[str, ...]] = deque([(old,)])

@@ -6,11 +6,12 @@ that nobody sits at (the runner, the gallery) questions answer themselves, so wh
 from __future__ import annotations
 
 import difflib
+import hashlib
 import inspect
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from html import escape
 from pathlib import Path
@@ -23,7 +24,7 @@ from IPython.display import HTML
 from .checks import RULES
 from .checks import check as judge
 from .explore import Result
-from .journal import Journal
+from .journal import SIDES, Journal
 from .ladder import CodeBase
 from .run import Run, run
 
@@ -240,11 +241,12 @@ def _shown(given: Any) -> str:
 
 # --- what the model says ---
 
-def verdicts(runs: Mapping[str, Run | Journal | Result], *rules: str) -> HTML:
+def verdicts(runs: Mapping[str, Run | Journal | Result], *rules: str, claim: Sequence[str] = ()) -> HTML:
     """Rules over several journals as a table: a column each, the reason under what is broken.
 
     A result of explore() speaks for every order of events. `rules`: ids of migsim.checks.RULES, all when none is
-    given. Raises CourseError for an unknown id.
+    given. `claim`: what the text says of the first rule, a verdict for each column; where the reader's parameters tell
+    another story the table says so. Raises CourseError for an unknown id.
     """
     for rule in rules:
         if rule not in RULES:
@@ -257,7 +259,10 @@ def verdicts(runs: Mapping[str, Run | Journal | Result], *rules: str) -> HTML:
         cells = "".join(f"<td>{MARKS[word]}<br><small>{escape(reason)}</small></td>"
                         for word, reason in (column.get(rule, ("n/a", "")) for column in columns.values()))
         rows.append(f"<tr><th scope=row>{rule}<br><small>{escape(RULES[rule].sentence)}</small></th>{cells}</tr>")
-    return box(f"<table><tr><th scope=col>rule</th>{head}</tr>{''.join(rows)}</table>")
+    got = [column.get((rules or tuple(RULES))[0], ("n/a", ""))[0] for column in columns.values()]
+    other = bool(claim) and got != list(claim)
+    note = f"<p>The text is about {escape(', '.join(claim))}; with these parameters it is otherwise.</p>" if other else ""
+    return box(f"<table><tr><th scope=col>rule</th>{head}</tr>{''.join(rows)}</table>{note}", "wrong" if other else "")
 
 
 def _judged(what: Run | Journal | Result, rules: tuple[str, ...]) -> dict[str, tuple[str, str]]:
@@ -277,6 +282,15 @@ def verdict(what: Run | Journal | Result, rule: str) -> str:
 def journal_of(what: Run | Journal) -> Journal:
     """The journal, of the last attempt if a run had several."""
     return what if isinstance(what, Journal) else what.attempt_journals()[-1]
+
+
+def fingerprint(*what: Run | Journal) -> str:
+    """Twelve hexadecimal digits that are the same for the same events at the same times, on any machine."""
+    digest = hashlib.sha256()
+    for journal in map(journal_of, what):
+        for side in SIDES:
+            digest.update(journal.log_text(side).encode())
+    return digest.hexdigest()[:12]
 
 
 def source_of(function: Callable, qemu: str = "") -> HTML:

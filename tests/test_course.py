@@ -133,6 +133,9 @@ def test_verdicts_side_by_side() -> None:
     told = verdicts(runs, "initial-data-loaded").data
     assert "BROKEN" in told and "holds" in told and "&lt;p13&gt;" in told
     assert [verdict(r, "initial-data-loaded") for r in runs.values()] == ["violated", "holds"]
+    right, other = (verdicts(runs, "initial-data-loaded", claim=("violated", word)).data for word in ("holds", "n/a"))
+    assert "otherwise" not in right and 'class="migsim-course wrong"' not in right
+    assert "The text is about violated, n/a; with these parameters it is otherwise" in other
     with pytest.raises(CourseError, match="nearest is 'acks-balance'"):
         verdicts(runs, "acks-balanced")
 
@@ -149,6 +152,11 @@ def test_differences() -> None:
     one, two = run(FIRST, base="p2"), run(FIRST, base="p3")
     assert "are equal" in differences(one, run(FIRST, base="p2")).data
     assert "loadvm_approve_switchover" in differences(one, two).data
+
+
+def test_fingerprint_tells_journals_apart() -> None:
+    same = [course.fingerprint(run(FIRST, base="p2")) for _ in range(2)]
+    assert same[0] == same[1] != course.fingerprint(run(FIRST, base="p3"))
 
 
 def test_source_of_shows_the_lines_of_the_package() -> None:

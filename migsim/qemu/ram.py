@@ -69,10 +69,9 @@ class RAMState(State):
         running = now - self.running_since if self.running_since >= 0 else 0
         return self.ran_ns + running * (100 - self.throttle) // 100
 
-    def setup(self, now: int) -> None:
-        """ram_save_setup(): bitmap all ones, then one sync, which finds nothing new."""
+    def setup(self) -> None:
+        """Bitmap all ones."""
         self.dirty, self.scan = ((0, self.pages),), 0
-        self.sync(now)
 
     def _writes(self, now: int) -> int:
         g = self.guest
@@ -155,9 +154,10 @@ class RAMState(State):
 # --- the handler ---
 
 def ram_save_setup(w: World, _: int) -> int:
-    """ram_save_setup(): block list, bitmap all ones, first sync."""
+    """ram_save_setup(): block list, bitmap all ones, then one sync, which finds nothing new."""
     w.source("migration_bitmap_sync_start")
-    w.acct.ram.setup(w.now)
+    w.acct.ram.setup()
+    w.acct.bitmap_sync(w)
     w.then((ram_setup_done,))
     return w.cost.bitmap_sync
 

@@ -261,8 +261,10 @@ def verdicts(runs: Mapping[str, Run | Journal | Result], *rules: str, claim: Seq
         rows.append(f"<tr><th scope=row>{rule}<br><small>{escape(RULES[rule].sentence)}</small></th>{cells}</tr>")
     got = [column.get((rules or tuple(RULES))[0], ("n/a", ""))[0] for column in columns.values()]
     other = bool(claim) and got != list(claim)
-    note = f"<p>The text is about {escape(', '.join(claim))}; with these parameters it is otherwise.</p>" if other else ""
-    return box(f"<table><tr><th scope=col>rule</th>{head}</tr>{''.join(rows)}</table>{note}", "wrong" if other else "")
+    table = f"<table><tr><th scope=col>rule</th>{head}</tr>{''.join(rows)}</table>"
+    if other:
+        table += f"<p>The text is about {escape(', '.join(claim))}; with these parameters it is otherwise.</p>"
+    return box(table, "wrong" if other else "")
 
 
 def _judged(what: Run | Journal | Result, rules: tuple[str, ...]) -> dict[str, tuple[str, str]]:

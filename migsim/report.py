@@ -123,3 +123,18 @@ def write(run: Run, folder: str | Path) -> None:
             shutil.rmtree(part, ignore_errors=True)
     except OSError as error:
         raise OutputError(f"{folder}: {error.strerror}") from None
+
+
+def write_file(path: str | Path, text: str) -> None:
+    """Write one file; it is there whole or not at all. Raises OutputError."""
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OutputError(f"{path}: no regular file")
+    part = path.with_name(f".{path.name[:100]}.{os.getpid()}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, path)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror}") from None
+    finally:
+        part.unlink(missing_ok=True)

@@ -48,17 +48,21 @@ MACHINE = re.compile(r"(pc-q35|pc-i440fx)-(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])|
 VERSION = re.compile(r"(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])(\.\d+)?")
 
 
-def _bad(place: str, value: object, allowed: str, near: str = "") -> ScenarioError:
+def _shown(value: object) -> str:
     try:
-        shown = str(value)
+        text = str(value)
     except (ValueError, RecursionError):  # thousands of digits, or nested as deep as Python goes
-        shown = f"a huge {type(value).__name__}"
-    shown = shown if len(shown) <= 60 else shown[:57] + "..."
-    return ScenarioError(f"{place}: {shown!r}: allowed is {allowed}" + (f"; nearest is {near!r}" if near else ""))
+        text = f"a huge {type(value).__name__}"
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _bad(place: str, value: object, allowed: str, near: str = "") -> ScenarioError:
+    nearest = f"; nearest is {near!r}" if near else ""
+    return ScenarioError(f"{place}: {_shown(value)!r}: allowed is {allowed}{nearest}")
 
 
 def _near(name: object, names: Iterable[str]) -> str:
-    return difflib.get_close_matches(str(name), list(names), 1, 0.0)[0]
+    return difflib.get_close_matches(_shown(name), list(names), 1, 0.0)[0]
 
 
 # --- kinds of values: (place, value) -> checked value ---
@@ -324,7 +328,7 @@ def _keys(place: str, value: Any, allowed: Iterable[str]) -> dict[str, Any]:
     allowed = sorted(allowed)
     for key in value:
         if key not in allowed:
-            raise _bad(f"{place}.{key}" if place else str(key), key, ", ".join(allowed), _near(key, allowed))
+            raise _bad(f"{place}.{_shown(key)}" if place else _shown(key), key, ", ".join(allowed), _near(key, allowed))
     return value
 
 
@@ -418,7 +422,7 @@ def parse(config: Any, where: str = "scenario") -> Scenario:
     try:
         return _parse(config)
     except ScenarioError as error:
-        raise ScenarioError(" ".join(f"{where}: {error}".splitlines())) from None
+        raise ScenarioError(f"{where}: {error}") from None
 
 
 def _parse(config: Any) -> Scenario:

@@ -9,7 +9,11 @@ MAX_FILE = 1 << 20
 
 
 class ScenarioError(ValueError):
-    """A scenario that cannot be run; the message is one line: where, what, what is allowed, the nearest name."""
+    """A scenario that cannot be run; the message is one line: where, what, what is allowed, the nearest name.
+    What of it came from a file cannot act on the terminal."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.splitlines())))
 
 
 def read(path: Path) -> Any:
@@ -73,4 +77,4 @@ def _yaml(path: Path, text: str) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
         told = f"{path}: {where}{getattr(error, 'problem', None) or error}"
-        raise ScenarioError(" ".join(told.splitlines())) from None
+        raise ScenarioError(told) from None

@@ -17,7 +17,7 @@ from migsim.page import Table, page, pending_picture, table
 from migsim.report import OutputError, write_file
 
 DATA = Path(__file__).parents[1] / "data" / "recordings"
-EVIL = '<img src=x onerror=alert(1)>"\'&$\\frac{ </script><script>alert(2)</script>\x1b[2J\n'
+EVIL = '<img src=x onerror=alert(1)>"\'&$\\frac{$ </script><script>alert(2)</script>\x1b[2J\n'
 LEDGER = {"stop vCPUs": 1.2, "RAM and device data": 17.0}
 
 

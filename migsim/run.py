@@ -92,8 +92,10 @@ class Run:
         sc = self.scenario
         cost = cost_model(sc.cost)
         caps, self.refused = check_capabilities(dict(sc.caps))
-        configs = [Config(b, caps, [f"VFIO_FD{4 + i}" if b.pid_log else d.id for i, d in enumerate(sc.devices)],
-                          dict(sc.params)["mode"]) for b in self.binaries]
+        there, refused = check_capabilities({**dict(sc.caps), **dict(sc.dst_caps)})
+        self.refused = self.refused or refused
+        configs = [Config(b, c, [f"VFIO_FD{4 + i}" if b.pid_log else d.id for i, d in enumerate(sc.devices)],
+                          dict(sc.params)["mode"]) for b, c in zip(self.binaries, (caps, there), strict=True)]
         tcp = sc.transport == "tcp" and not sc.link_bytes_per_s
         sockets = (cost.tcp_socket, cost.tcp_write_charge) if tcp else (cost.unix_socket, cost.write_charge)
         world = World(configs[0], configs[1], kernel_devices(sc, SRC), kernel_devices(sc, DST), sockets, cost,

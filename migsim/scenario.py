@@ -1,6 +1,7 @@
 """What to run: YAML or JSON in the vocabulary of the recordings' `config`, as validated, frozen dataclasses.
 
-Beside it our own keys: `name`, `shows` (one sentence), `seed`, `cost` (overrides of the cost model), and for a device
+Beside it our own keys: `name`, `shows` (one sentence), `seed`, `dst_caps` (what differs from `caps` at the
+destination), `cost` (overrides of the cost model), and for a device
 `reinit_random: "mean_ms:size:max"`. Sizes are bytes and may be written "4 MiB"; keys in ms may be written "300 ms".
 """
 from __future__ import annotations
@@ -267,6 +268,7 @@ class Scenario:
     caps: tuple[tuple[str, bool], ...] = ()
     params: tuple[tuple[str, float], ...] = ()
     dst_params: tuple[tuple[str, float], ...] = ()
+    dst_caps: tuple[tuple[str, bool], ...] = ()
     devices: tuple[Device, ...] = ()
     actions: tuple[Action, ...] = ()
     before: tuple[Action, ...] = ()
@@ -427,7 +429,8 @@ def parse(config: Any, where: str = "scenario") -> Scenario:
 
 def _parse(config: Any) -> Scenario:
     c = _keys("", config, TOP)
-    caps = _keys("caps", c.get("caps"), CAPABILITIES)
+    caps, dst_caps = (tuple((k, _boolean(f"{key}.{k}", v)) for k, v in _keys(key, c.get(key), CAPABILITIES).items())
+                      for key in ("caps", "dst_caps"))
     devices = tuple(_device(f"devices[{i}]", d, i) for i, d in
                     enumerate(_list("devices", c.get("devices"), MAX_DEVICES)))
     ids = [d.id for d in devices]
@@ -439,7 +442,7 @@ def _parse(config: Any) -> Scenario:
                         for i, a in enumerate(_list(key, c.get(key), MAX_ACTIONS))] for key in ("actions", "before"))
     return Scenario(
         source=_host("source", c.get("source")), destination=_host("destination", c.get("destination")),
-        caps=tuple((k, _boolean(f"caps.{k}", v)) for k, v in caps.items()),
+        caps=caps, dst_caps=dst_caps,
         params=_params("params", c.get("params"), True), dst_params=_params("dst_params", c.get("dst_params"), False),
         devices=devices, actions=tuple(sorted(actions, key=lambda a: a.at_ms)), before=tuple(before),
         guest=_guest(c.get("guest"), plain["mem"]), cost=_cost(c.get("cost")), config=copy.deepcopy(c), **plain)

@@ -110,8 +110,8 @@ def schema() -> dict[str, Any]:
     """The schema of a whole scenario."""
     top = {
         **fields(s.Scenario), "source": {"$ref": "#/$defs/host"}, "destination": {"$ref": "#/$defs/host"},
-        "caps": names(s.CAPABILITIES, kind(s._boolean)), "params": {"$ref": "#/$defs/params"},
-        "dst_params": {"$ref": "#/$defs/params"},
+        **{key: names(s.CAPABILITIES, kind(s._boolean)) for key in ("caps", "dst_caps")},
+        "params": {"$ref": "#/$defs/params"}, "dst_params": {"$ref": "#/$defs/params"},
         "devices": array({"$ref": "#/$defs/device"}, s.MAX_DEVICES),
         "actions": array({"$ref": "#/$defs/action"}, s.MAX_ACTIONS),
         "before": array({"$ref": "#/$defs/action"}, s.MAX_ACTIONS), "guest": mapping(fields(s.Guest)),

@@ -60,6 +60,44 @@ def test_retry_after_a_failed_check() -> None:
     assert [o["status"] for _, o in result.attempts] == ["failed", "completed"]
 
 
+def test_a_second_attempt_finds_nobody_where_the_destination_has_ended() -> None:
+    """exit-on-error: without a fresh destination the second migrate cannot connect; the guest was never touched."""
+    device = {**DEVICE, "source": {**DEVICE["source"], "reinit": "gap:4096", "once_only_session": 1}}
+    result = run(config(devices=[device], attempts=2))
+    assert [o["status"] for _, o in result.attempts] == ["failed", "failed"]
+    assert result.outcome["error-desc"] == "Failed to connect to 'destination': Connection refused"
+    second = result.attempt_journals()[1]
+    assert [e.args[0] for e in second.all("migrate_set_state", side="source")] == ["setup", "failed"]
+    assert result.run_state == {"source": "running", "destination": None} and not second.all("vm_state_notify")
+
+
+def test_a_finished_migration_cannot_be_repeated() -> None:
+    result = run(config(attempts=2, destination_per_attempt=True))
+    assert result.refused == "Can't migrate the vm that was paused due to previous migration"
+
+
+def test_a_refused_device_ends_its_qemu_alone() -> None:
+    """Feature 12 with another errno than ENOTTY, at one end only (7.2); before p11 nobody asks."""
+    broken = {**DEVICE, "destination": {"v2_errno": 5}}
+    result = run(config(devices=[broken]))
+    assert result.run_state == {"source": "running", "destination": None} and result.outcome["status"] == "failed"
+    assert ("destination", "vfio0: VFIO migration init failed: failed to set precopy info v2: Input/output error"
+            ) in result.world.acct.messages
+    assert run(config(devices=[broken]), base="p10").outcome["status"] == "completed"
+    enotty = {**DEVICE, "destination": {"v2_errno": 25}}
+    assert run(config(devices=[enotty])).outcome["status"] == "completed"
+
+
+def test_the_failing_query_is_warned_of_once() -> None:
+    """Measured facts 1, 4; old says nothing."""
+    device = {**DEVICE, "source": {**DEVICE["source"], "info_fail_at": 2}}
+    for base, warnings in (("merged", 1), ("base", 1), ("old", 0)):
+        result = run(config(devices=[device, device]), base=base)
+        assert len(source(result, "vfio_query_precopy_size")) > 5 or base == "old"
+        said = [text for _, text in result.world.acct.messages if "VFIO_MIG_GET_PRECOPY_INFO) failed (-5)" in text]
+        assert len(said) == warnings
+
+
 def test_starvation_behind_ram() -> None:
     """Recordings-busy k1, k2: RAM uses up every window, the chunk is never read; legacy ends."""
     busy = Path(__file__).parent.parent / "data" / "recordings-busy"

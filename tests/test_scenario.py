@@ -60,6 +60,7 @@ def dev(**keys: object) -> dict:
     ({"actions": [{"do": "stop"}] * 1001}, "actions", "at most 1000"), ({"transport": "upd"}, "transport", "unix, tcp"),
     ({"attempts": 11}, "attempts", "from 1 to 10"), ({"mem": "8 MB"}, "mem", "nearest is '8 "),
     ({"mem": 10**18}, "mem", "from 1 to"), ({"timeout_ms": float("nan")}, "timeout_ms", "a time"),
+    ({"attempts": True}, "attempts", "a number"),
     ({"boot_s": float("inf")}, "boot_s", "seconds"), ({"seed": -1}, "seed", "unsigned"),
     ({"guest": {"pages": 0}}, "guest", "at least one page"),
     ({"guest": {"pages": 10**6}}, "guest.pages", "mem (64 MiB)"),
@@ -77,6 +78,7 @@ def test_each_mistake_has_its_line(config: object, place: str, told: str) -> Non
 # --- files ---
 
 HOSTILE = {
+    "alias": "devices: [{common: &c {initial: 5}, source: *c}]\n",
     "anchors": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]\n", "tag": "mem: !!python/object/apply:os.system ['true']\n",
     "twice": "mem: 8\nmem: 9\n", "tab": "mem:\t- 8\n\t9", "open": "devices: [{", "list": "- 1\n", "empty": "",
     "deep": "[" * 20000, "number": "mem: " + "9" * 5000,

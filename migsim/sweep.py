@@ -102,20 +102,24 @@ class Sweep:
         """What a row is known by: a digest of what run `index` is given."""
         return _digest([self.digest, self.point(index)])
 
-    def start_of_row(self, index: int) -> dict[str, Any]:
-        """What is known of a row before its run."""
+    def _start_of_row(self, index: int) -> dict[str, Any]:
         return {"run": index, "key": self.key(index), "point": self.point(index)}
 
     def row(self, index: int) -> dict[str, Any]:
         """Run `index` as a row. A run that cannot be run, or fails in the model, is a row with the reason."""
-        row = self.start_of_row(index)
         try:
             done = self.run_of(index)
         except ScenarioError as error:
-            return {**row, "status": "refused", "reason": str(error)}
+            return self.lost_row(index, "refused", str(error))
         except Exception as error:  # a fault of ours in one run must not take the others along
-            return {**row, "status": "error", "reason": " ".join(f"{type(error).__name__}: {error}".split())}
-        return {**row, **outcome(done), **{name: MEASURES[name](done) for name in self.measure}}
+            return self.lost_row(index, "error", " ".join(f"{type(error).__name__}: {error}".split()))
+        measured = {name: MEASURES[name](done) for name in self.measure}
+        return {**self._start_of_row(index), **outcome(done), **measured}
+
+    def lost_row(self, index: int, status: str, reason: str) -> dict[str, Any]:
+        """The row of a run that gave nothing to measure."""
+        nothing = dict.fromkeys(self.measure)
+        return {**self._start_of_row(index), "status": status, "reason": reason, **nothing}
 
 
 def _digest(what: Any) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Executor, Future, ProcessPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
-from itertools import islice
+from itertools import chain, islice
 from multiprocessing.connection import wait as wait_for
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,9 +19,10 @@ from .results import SweepError
 if TYPE_CHECKING:
     from .sweep import Sweep
 
-BATCH = 16  # runs that a worker gets at a time: some 0.15 s, so that handing out costs next to nothing
+BATCH = 16  # runs that a worker gets at most: some 0.15 s, so that handing out costs next to nothing
 AHEAD = 3  # batches per worker that are handed out
 CONNECT_S = 10
+DIED = "the worker process died in this run, twice"
 
 
 class Crew(NamedTuple):
@@ -102,29 +103,31 @@ def _cluster(address: str) -> Crew:
 
 def execute(sweep: Sweep, todo: Iterable[int], hands: Crew) -> Iterator[list[str]]:
     """Rows as lines, batch by batch, as they come. Each index of `todo` gives one row, whoever dies."""
-    remaining = iter(todo)
-    while batch := tuple(islice(remaining, BATCH)):
+    remaining, size = iter(todo), min(BATCH, 1 + len(sweep) // 100)
+    batches = iter(lambda: tuple(islice(remaining, size)), ())
+    for batch in batches:
         lost: list[int] = []
         with hands.open() as executor:
-            yield from _handed_out(sweep, executor, hands, batch, remaining, lost)
+            yield from _handed_out(sweep, executor, hands, chain([batch], batches), lost)
         if lost:
             yield from _alone(sweep, sorted(lost), hands)
 
 
-def _handed_out(sweep: Sweep, executor: Executor, hands: Crew, batch: tuple[int, ...], remaining: Iterator[int],
+def _handed_out(sweep: Sweep, executor: Executor, hands: Crew, batches: Iterator[tuple[int, ...]],
                 lost: list[int]) -> Iterator[list[str]]:
-    """Hand out `batch` and what remains, never more than `in_flight` at once. `lost` gets what died with a worker;
-    then nothing more is handed out."""
+    """Hand out batches, never more than `in_flight` at once. `lost` gets what died with a worker; then no more is
+    handed out."""
     from .sweep import run_batch
 
     waiting: dict[Future, tuple[int, ...]] = {}
-    while batch or waiting:
-        while batch and len(waiting) < hands.in_flight:
+    while True:
+        while not lost and len(waiting) < hands.in_flight and (batch := next(batches, None)):
             try:
                 waiting[executor.submit(run_batch, sweep, batch)] = batch
             except hands.deaths:
                 lost += batch
-            batch = () if lost else tuple(islice(remaining, BATCH))
+        if not waiting:
+            return
         for future in wait(waiting, return_when=FIRST_COMPLETED).done:
             indices = waiting.pop(future)
             try:
@@ -146,6 +149,5 @@ def _alone(sweep: Sweep, indices: list[int], hands: Crew) -> Iterator[list[str]]
                     yield executor.submit(run_batch, sweep, indices[:1]).result()
                     indices = indices[1:]
             except hands.deaths:
-                died = {"status": "error", "reason": "the worker process died in this run, twice"}
-                yield [json.dumps({**sweep.start_of_row(indices[0]), **died})]
+                yield [json.dumps(sweep.lost_row(indices[0], "error", DIED))]
                 indices = indices[1:]

@@ -21,7 +21,7 @@ from migsim import ScenarioError, load_scenario, run, sweep
 from migsim.cli import main
 from migsim.results import Results, SweepError
 from migsim.sweep import Sweep, drawn, frame, load_sweep, run_batch, run_sweep
-from migsim.workers import BATCH, Crew, ThisProcess, execute
+from migsim.workers import BATCH, DIED, Crew, ThisProcess, execute
 
 ROOT = Path(__file__).parent.parent
 HOST = {"qemu": "11.1.3", "machine": "pc-q35-11.1"}
@@ -194,7 +194,7 @@ def test_a_worker_that_dies_takes_nothing_along(expected: list[dict], tmp_path: 
                     name="" if always else str(tmp_path / "died"))
     rows = list(expected)
     if always:
-        rows[37] = {**plain.start_of_row(37), "status": "error", "reason": "the worker process died in this run, twice"}
+        rows[37] = plain.lost_row(37, "error", DIED)
     assert run_sweep(deadly, workers=2) == rows
 
 

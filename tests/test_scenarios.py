@@ -29,6 +29,10 @@ SEEN: dict[str, tuple] = {
     "both-guests-run-by-scheme-mismatch": ("failed", UNDERFLOW, "final:0/0", [0, UNDER], 2, ("running", "running")),
     "cancel-in-pre-switchover": ("cancelled", f"Channel error: {EIO}", "fast:1/1", [0], 1, BACK),  # 32
     "cancel-with-ack-outstanding": ("cancelled completed", "", "fast:1/1 fast:1/1 final:0/0", [0], 2, MOVED),  # 29
+    "capability-at-destination-only-legacy": (
+        "failed", UNDERFLOW, f"final:0/{UNDER}", [UNDER], 0, ("running", "running")),  # 36
+    "capability-at-source-only": ("failed", "Sibling indicated error 1", "fast:1/1", [], 1, BACK),  # 36
+    "capability-at-source-only-legacy-no-device": ("active", "", "", [], 0, ("running", "inmigrate")),  # 36
     "capability-off": ("completed", "", "final:0/0", [], 0, MOVED),  # 59
     "cover-letter": ("completed", "", "fast:4/4 exact:1/2 exact:1/1 final:0/0", [3, 2, 1, 1, 0, 0], 6, MOVED),  # 15.2
     "cpr-reboot": ("completed", "", "final:0/0", [], 0, MOVED),  # 54
@@ -141,6 +145,7 @@ def load_in_downtime(result: Run) -> bool:
 CLAIMS: dict[str, Callable[[Run], bool]] = {
     "acks-without-return-path": lambda r: "requires capability 'return-path'" in r.refused,
     "cancel-in-pre-switchover": lambda r: not r.journal.first("migration_precopy_complete"),
+    "capability-at-source-only": lambda r: says(r, "Received INIT_DATA_SENT but switchover ack is not used"),
     "capability-off": lambda r: r.outcome["downtime"] > 300,
     "destination-load-fails": lambda r: -5 in [e.args[-1] for e in r.journal.all("vfio_load_state_device_data")],
     "destination-setup-fails": lambda r: says(r, "Load state of device 0000:00:04.0/vfio failed: nic0: Failed setting"),

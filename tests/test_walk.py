@@ -137,6 +137,16 @@ def test_the_model_sends_what_qemu_sent(folder: Path) -> None:
     assert back == kept and len(real.return_path) - len(back) == bool(problem and real.return_path)
 
 
+def test_the_model_ends_postcopy_with_a_last_section_and_eof() -> None:
+    """Recording ram-postcopy: the destination traces sections 3 and 0, and 44 KB of description do not fit in."""
+    done = Run(load_scenario(STREAMS[0].parents[1] / "recordings" / "ram-postcopy"), (None, None), keep_records=True)
+    pieces, problem = read(sent(done.world.acct.records, 0))
+    assert problem is None
+    assert [(p.kind, p.phase) for p in pieces[-3:]] == [("PART", "postcopy"), ("END", "postcopy"), ("EOF", "postcopy")]
+    inside = [p.name for p in pieces if p.packaged]
+    assert inside[0] == "POSTCOPY_LISTEN" and inside[-1] == "POSTCOPY_RUN" and inside.count("PING") == 2
+
+
 # --- other streams ---
 
 def test_several_devices() -> None:

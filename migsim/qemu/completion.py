@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from . import migration, ram, savevm, switchover_ack, system
 from .state import SRC, World, bql_lock, bql_unlock, migrate_error, migrate_set_state
+from .stream import Record
 
 
 def migration_completion(w: World) -> int:
@@ -221,8 +222,14 @@ def completion_postcopy(w: World) -> int:
 
 
 def completion_postcopy_save(w: World) -> int:
-    """The last RAM section (nothing is pending) and the end of the stream."""
-    savevm.send_eof(w)
+    """The last RAM section (nothing is pending) and the end of the stream, without a description (recording
+    ram-postcopy, ram.transferred)."""
+    section_id = w.acct.section_id("ram")
+    w.source("savevm_section_start", "ram", section_id)
+    savevm.send(w, Record("END", "ram"))
+    w.source("savevm_section_end", "ram", section_id, 0)
+    savevm.send(w, Record("EOF", ""))
+    savevm.flush(w)
     w.source("migration_completion_postcopy_end_after_complete")
     bql_unlock(w)
     return w.cost.step

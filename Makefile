@@ -2,6 +2,8 @@
 # make test     the same environment: ruff, then all tests, notebooks included
 # make test-browser   only the tests of the player in a browser (Debian: apt-get install chromium)
 # make venv     build .venv alone; .venv/bin/migsim is the command line
+# make gallery  every notebook executed, as static pages with working players: build/gallery/index.html
+# make learner  the notebooks without their solutions: build/learner
 # make bench    run the measurements in bench/
 # make lock     resolve pyproject.toml anew into requirements.lock
 # make clean    remove everything that was built, .venv included
@@ -25,6 +27,12 @@ test-browser: venv
 
 lab: venv
 	$(BIN)/jupyter lab $(NO_BROWSER) $(ALLOW_ROOT) --LabApp.default_url=/lab/tree/$(START)
+
+gallery: venv
+	$(BIN)/python -m migsim.gallery
+
+learner: venv
+	$(BIN)/python -m migsim.gallery --learner
 
 bench: venv
 	@for file in bench/bench_*.py; do \

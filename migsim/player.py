@@ -75,20 +75,26 @@ def _words(ps: list[Picture]) -> str:
 
 
 @cache
-def _css() -> str:
+def player_css() -> str:
+    """Styles of the picture and the player."""
     return style() + (STATIC / "player.css").read_text(encoding="utf-8")
 
 
 @cache
-def _script() -> str:
+def _module() -> str:
     return (STATIC / "player.js").read_text(encoding="utf-8")
+
+
+def player_script() -> str:
+    """The player's code for a page without kernel: defines `Player(element, data)`."""
+    return _module().replace("export default {render};", "")
 
 
 class Player(anywidget.AnyWidget):
     """The widget. `data`: the picture as JSON; a new value redraws it. `text`: the picture in words."""
 
-    _esm = _script()
-    _css = _css()
+    _esm = _module()
+    _css = player_css()
     data = traitlets.Unicode().tag(sync=True)
 
     def __init__(self, data: str, text: str = "") -> None:
@@ -112,11 +118,11 @@ def html(journal: Journal, other: Journal | None = None, title: str = "", titles
     """The player as a fragment for any page: no network, no kernel. Where scripts are off, the static twin is seen."""
     data = payload(pictures(journal, other, titles), title).replace("<", "\\u003c")
     uid = f"migsim-{zlib.crc32(data.encode()):08x}"
-    script = _script().replace("export default {render};", "")
     twin = svg(journal, other, titles=titles).replace(f"<style>{style()}</style>", "")
-    return (f'<style>{_css()}</style><div id="{uid}">{twin}</div>'
+    return (f'<style>{player_css()}</style><div id="{uid}">{twin}</div>'
             f'<script type="application/json" id="{uid}-data">{data}</script>'
-            f'<script>(() => {{\n{script}\nconst el = document.getElementById("{uid}");\nel.replaceChildren();\n'
+            f'<script>(() => {{\n{player_script()}\n'
+            f'const el = document.getElementById("{uid}");\nel.replaceChildren();\n'
             f'new Player(el, JSON.parse(document.getElementById("{uid}-data").textContent));\n}})();</script>')
 
 

@@ -1,61 +1,144 @@
-"""Who asked for a switchover ACK, when, why; when its marker left, when it was approved and counted (a journal's view).
+"""Who asked for a switchover ACK, when, why; when its marker left, was loaded and approved, and was counted.
 
-Source: facts sheet 8.1: requests are collected by a query, markers and ACKs carry no number, so they are paired per
-device in order; the ACKs of the wire are paired with approvals in order.
+Source: facts sheet 8.1: requests are collected by a query, markers and ACKs carry no number and no name, so they are
+paired per device in order; the ACKs of the wire are paired with the approvals that were answered, in order.
 """
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import NamedTuple
 
-from .journal import Journal
+from .journal import Event, Journal
+
+INIT_DATA_SENT = 0xFFFFFFFFEF100005
+SWITCHOVER_ACK = 7
+LEGACY_REQUESTS = ("migration_request_switchover_ack_legacy", "migration_request_switchover_ack")
 
 
 class AckEntry(NamedTuple):
-    """One request of one device; times in microseconds of the journal, None for what never came."""
+    """One request of one device, in the source's name for it; times in microseconds of the journal, None for what never
+    came or is not traced.
+
+    `why`: first, REINIT or final check (new scheme), legacy (requested once, at the destination's load setup),
+    not asked (a marker or an ACK that this log shows no request for). A legacy ACK without any device has device "".
+    """
 
     device: str
-    why: str  # first, REINIT, final check
+    why: str
     asked: int | None
     marker: int | None
+    loaded: int | None
     approved: int | None
     counted: int | None
 
 
 def ack_ledger(journal: Journal) -> list[AckEntry]:
-    """The entries in the order in which they were asked for. Legacy and old: the one request of each device is made
-    at the destination's load setup; only the last approval is answered."""
-    asked: list[list] = []
-    for e in journal:
-        if e.side == "source" and e.name == "vfio_state_pending" and e.get("request_switchover_ack"):
-            why = "final check" if e.get("final") else "REINIT" if any(a[0] == e.args[0] for a in asked) else "first"
-            asked.append([e.args[0], why, e.us])
-        elif e.name in ("migration_request_switchover_ack_legacy", "migration_request_switchover_ack"):
-            asked.append([e.args[0], "legacy", e.us])
-    acks = [e.us for e in journal.all("source_return_path_thread_switchover_acked", side="source")]
+    """The entries in the order in which they were asked for."""
+    names = same_devices(journal)
+    requests = _requests(journal)
+    if not requests:  # the source counts nothing itself: legacy, old, or no log of it
+        requests = [(names.get(str(e.args[0]), str(e.args[0])), "legacy", e.us)
+                    for e in journal.all(*LEGACY_REQUESTS, side="destination")]
     markers = _times(journal, "vfio_send_init_data_flag")
-    approvals = _times(journal, "loadvm_approve_switchover") or _times(journal, "loadvm_approve_switchover_legacy")
-    order = sorted((us, d) for d, times in approvals.items() for us in times)
-    sent = [e.us for e in journal.all("migrate_send_rp_message", side="destination") if e.args[0] == 7]
-    answered = {}
-    for us, counted in zip(sent, acks, strict=False):
-        before = [o for o in order if o[0] <= us]
-        if before:
-            answered[before[-1]] = counted
-    out = []
-    for device, why, us in asked:
-        marker = _next(markers, device)
-        approved = _next(approvals, device)
-        counted = answered.get((approved, device)) if approved is not None else None
-        out.append(AckEntry(device, why, us, marker, approved, counted))
+    approvals = _approvals(journal, names)
+    counted = _counted(journal, approvals)
+    rows: list[tuple[str, str, int | None]] = list(requests)
+    for device in dict.fromkeys([*markers, *(a[0] for a in approvals)]):
+        known = sum(r[0] == device for r in rows)
+        there = max(len(markers.get(device, ())), sum(a[0] == device for a in approvals))
+        rows += [(device, "legacy" if _old(journal) and not known else "not asked", None)] * (there - known)
+    out, nth = [], defaultdict(int)
+    for device, why, us in rows:
+        k, nth[device] = nth[device], nth[device] + 1
+        marker = markers.get(device, [])[k:k + 1]
+        approval = [a for a in approvals if a[0] == device][k:k + 1]
+        out.append(AckEntry(device, why, us, *(marker or [None]), *(approval[0][1:] if approval else (None, None)),
+                            counted.get((device, k))))
+    return out + [AckEntry("", "legacy", None, None, None, None, us) for us in counted.get("", ())]
+
+
+def same_devices(journal: Journal) -> dict[str, str]:
+    """The destination's names of the devices -> the source's; they differ where QEMU 10.0 names them by their file
+    descriptor. The n-th of one side is the n-th of the other."""
+    order = {side: list(dict.fromkeys(str(e.args[0]) for e in journal.all(
+        "vfio_migration_realize", "vfio_save_setup", "vfio_load_state", "vfio_migration_set_device_state", side=side)))
+        for side in ("source", "destination")}
+    if set(order["source"]) & set(order["destination"]):
+        return {}
+    return dict(zip(order["destination"], order["source"], strict=False))
+
+
+def _requests(journal: Journal) -> list[tuple[str, str, int | None]]:
+    """The source's: (device, why, when). A REINIT is asked for where the device shows it, the first where it is
+    collected."""
+    out: list[tuple[str, str, int | None]] = []
+    for e in journal.all("vfio_state_pending", side="source"):
+        if e.get("request_switchover_ack"):
+            device = str(e.args[0])
+            why = "final check" if e.get("final") else "REINIT" if any(a[0] == device for a in out) else "first"
+            out.append((device, why, e.us))
     return out
 
 
 def _times(journal: Journal, name: str) -> dict[str, list[int]]:
     out: dict[str, list[int]] = {}
-    for e in journal.all(name):
+    for e in journal.all(name, side="source"):
         out.setdefault(str(e.args[0]), []).append(e.us)
     return out
 
 
-def _next(times: dict[str, list[int]], device: str) -> int | None:
-    return times[device].pop(0) if times.get(device) else None
+def _approvals(journal: Journal, names: dict[str, str]) -> list[tuple[str, int | None, int]]:
+    """(device, when its last data were loaded, when its marker was read) of the destination, in order.
+
+    The marker's own trace, vfio_load_state, is in every version; who approved is named from patch 3 on.
+    """
+    out, loaded = [], {}
+    for e in journal.all("vfio_load_state", "vfio_load_state_device_data", side="destination"):
+        device = names.get(str(e.args[0]), str(e.args[0]))
+        if e.name == "vfio_load_state_device_data":
+            loaded[device] = e.us
+        elif e.args[-1] == INIT_DATA_SENT:
+            out.append((device, loaded.get(device), e.us))
+    return out or [(names.get(str(e.args[0]), str(e.args[0])), None, e.us) for e in journal.all(
+        "loadvm_approve_switchover", "loadvm_approve_switchover_legacy", side="destination")
+        if isinstance(e.args[0], str)]
+
+
+def _counted(journal: Journal, approvals: list[tuple[str, int | None, int]]) -> dict:
+    """(device, its n-th approval) -> when the source counted the ACK; "" -> ACKs without a device.
+
+    An ACK that was sent answers the last approval before it. Without a log of the destination: in order of the markers,
+    where every marker is answered (new scheme).
+    """
+    acks = [e.us for e in journal.all("source_return_path_thread_switchover_acked", side="source")]
+    sent = [e.us for e in journal.all("migrate_send_rp_message", side="destination") if e.args[0] == SWITCHOVER_ACK]
+    if not any(e.side == "destination" for e in journal):
+        order = [str(e.args[0]) for e in journal.all("vfio_send_init_data_flag", side="source")]
+        whom = order[-1:] if _old(journal) and acks else order
+    else:
+        whom = []
+        for us in sent:
+            before = [a[0] for a in approvals if a[2] <= us]
+            whom.append((before[-1], len([d for d in before if d == before[-1]]) - 1) if before else "")
+    out: dict = {"": []}
+    nth: dict[str, int] = defaultdict(int)
+    for who, us in zip(whom, acks, strict=False):
+        if who == "":
+            out[""].append(us)
+        elif isinstance(who, tuple):
+            out[who] = us
+        else:
+            out[who, nth[who]] = us
+            nth[who] += 1
+    return out if whom else {"": acks}
+
+
+def _old(journal: Journal) -> bool:
+    """The source does not count requests: the old flag, or a counter that begins at 1."""
+    first: Event | None = next((e for e in journal.all("qemu_savevm_query_pending", side="source")
+                                if len(e.args) >= 8), None)
+    if first is None:
+        return True
+    early = len([e for e in journal.all("source_return_path_thread_switchover_acked", side="source")
+                 if e.us < first.us])
+    return first.args[7] + early > first.args[6]

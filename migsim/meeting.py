@@ -39,9 +39,10 @@ class Meeting(ipywidgets.VBox):
         self.reinit = ipywidgets.Dropdown(options=[("never", 0), ("at 150 ms", 150), ("at 400 ms", 400)],
                                           value=reinit_ms, description="REINIT")
         size = range(len(ENDS))
-        self.buttons = {(i, k): ipywidgets.Button(layout={"width": "auto", "margin": "2px"}) for i in size for k in size}
+        self.buttons = {(i, k): ipywidgets.Button(layout={"width": "auto", "margin": "2px"})
+                        for i in size for k in size}
         for at, button in self.buttons.items():
-            button.on_click(lambda _, at=at: self.open(*at))
+            button.on_click(lambda _, at=at: self.show_cell(*at))
         self.readout = ipywidgets.HTML()
         self.opened = (3, 4)
         self.player = show(self.cell.run.journal)
@@ -75,7 +76,7 @@ class Meeting(ipywidgets.VBox):
         self.readout.value = (f'<span role="status"><b>{escape(cell.source.name)} → {escape(cell.destination.name)}: '
                               f"{MARKS[cell.result]}</b>. {escape(RESULTS[cell.result])}. {escape(cell.why)}</span>")
 
-    def open(self, row: int, column: int) -> None:
+    def show_cell(self, row: int, column: int) -> None:
         """Show a cell's run, as a click does."""
         self.opened = row, column
         self._draw()

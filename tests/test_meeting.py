@@ -26,4 +26,4 @@ def test_static_twin_says_the_same() -> None:
     for (i, k), button in meeting(2).buttons.items():
         cells = text.split("<tr>")[i + 2].split("<td>")[1:]
         assert cells[k].startswith(button.description), (ENDS[i].name, ENDS[k].name)
-    assert "both run</b>" in text and "early</b>" not in text
+    assert "both run</b>" in text and "early</b>" in text and "early</b>" not in table(0)

@@ -41,7 +41,8 @@ STYLE = """<style>
 .migsim-course.right { border-left-color: #2e7d32; } .migsim-course.wrong { border-left-color: #d0353f; }
 .migsim-course table { border-collapse: collapse; } .migsim-course th, .migsim-course td { text-align: left;
   padding: .2em .8em .2em 0; border-bottom: 1px solid var(--jp-border-color2, #9aa5b1); vertical-align: top;
-  white-space: normal; overflow-wrap: anywhere; }
+  white-space: normal; min-width: 6em; }
+.migsim-course th small { font-weight: normal; }
 .migsim-course pre { margin: .4em 0; overflow-x: auto; color: inherit; background: transparent; font-size: 12px; }
 .migsim-course pre b { border-left: 3px solid #d08a00; padding-left: .3em; margin-left: -.6em; }
 .migsim-course summary { cursor: pointer; font-weight: 600; }

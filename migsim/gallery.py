@@ -71,7 +71,8 @@ def map_table(paths: Iterable[Path]) -> str:
 # --- widgets without a kernel ---
 
 def frozen(model: str, states: Mapping[str, Any]) -> str:
-    """A widget as HTML: players play, boxes hold what they hold, controls say their value."""
+    """A widget as HTML: players play, boxes hold what they hold, controls say their value, a button folds what follows
+    it."""
     name, state = states[model]["model_name"], states[model]["state"]
     if state.get("_anywidget_id") == "migsim.player.Player":
         return ('<div class="migsim-frozen"></div><script type="application/json">'
@@ -79,10 +80,22 @@ def frozen(model: str, states: Mapping[str, Any]) -> str:
     if name == "HTMLModel":
         return state["value"]
     if "children" in state:
-        across = " across" if name in ("HBoxModel", "GridBoxModel") else ""
-        inner = "".join(f"<div>{frozen(child.removeprefix('IPY_MODEL_'), states)}</div>" for child in state["children"])
-        return f'<div class="box{across}">{inner}</div>'
+        return _box(name, [child.removeprefix("IPY_MODEL_") for child in state["children"]], states)
     return f'<div class="control">{escape(state.get("description") or "")}{_value(state)}</div>'
+
+
+def _box(name: str, children: list[str], states: Mapping[str, Any]) -> str:
+    """A box; in a column what stands under a button is folded, as if it waited for the click."""
+    if name in ("HBoxModel", "GridBoxModel"):
+        return f'<div class="box across">{"".join(f"<div>{frozen(child, states)}</div>" for child in children)}</div>'
+    inner = ""
+    for k, child in enumerate(children):
+        if states[child]["model_name"] == "ButtonModel" and k + 1 < len(children):
+            label = escape(states[child]["state"]["description"])
+            rest = "".join(frozen(other, states) for other in children[k + 1:])
+            return f'<div class="box">{inner}<details><summary>{label}</summary>{rest}</details></div>'
+        inner += f"<div>{frozen(child, states)}</div>"
+    return f'<div class="box">{inner}</div>'
 
 
 def _value(state: Mapping[str, Any]) -> str:

@@ -41,6 +41,12 @@ def test_players_keep_working_and_controls_show_their_value() -> None:
     assert 'href="00-start-here.html"' in text and "<title>A &amp; B</title>" in text
 
 
+def test_what_a_button_reveals_is_folded() -> None:
+    box = ipywidgets.VBox([ipywidgets.HTML("asked"), ipywidgets.Button(description="<Reveal>"), ipywidgets.HTML("said")])
+    text = page(executed(box), [])
+    assert "<div>asked</div><details><summary>&lt;Reveal&gt;</summary>said</details>" in text
+
+
 def test_a_page_loads_nothing() -> None:
     text = page(executed(show(run(str(ROOT / "data" / "scenarios" / "first-migration.yaml")).journal)), [])
     assert re.findall(r'(?:src|href)="(?:https?:)?//', text) == [] and "unpkg" not in text and "@import" not in text

@@ -1,8 +1,9 @@
 """A journal as a picture: lanes, events on them, bands of states, messages that take time, the counter of awaited ACKs.
 
 The static twin (svg.py) and the player draw the same model. It is made from trace events, so that a recording of real
-QEMU gives the same picture as a simulated run; only the moment of a REINIT is taken from the devices' own view. Equal loop turns are folded into one item; the protocol events
-(compare.PROTOCOL) are never folded. Times are microseconds since the source's first status `setup`.
+QEMU gives the same picture as a simulated run; only the moment of a REINIT is taken from the devices' own view. Equal
+loop turns are folded into one item; the protocol events (compare.PROTOCOL) are never folded. Times are microseconds
+since the source's first status `setup`.
 """
 from __future__ import annotations
 

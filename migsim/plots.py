@@ -111,8 +111,8 @@ def ledger_bars(ledgers: Mapping[str, Mapping[str, float]], marks: Mapping[str, 
     import matplotlib.pyplot as plt
 
     parts = list(dict.fromkeys(what for ledger in ledgers.values() for what in ledger))
-    longest = max([*(sum(ledger.values()) for ledger in ledgers.values()), *(m for ms in (marks or {}).values()
-                                                                            for m in ms)])
+    sums = [sum(ledger.values()) for ledger in ledgers.values()]
+    longest = max([1.0, *sums, *(ms for given in (marks or {}).values() for ms in given)])
     with plt.rc_context({**STYLE, "hatch.linewidth": 0.5, "axes.grid.axis": "x", "axes.axisbelow": True}):
         figure, axes = plt.subplots(figsize=(7.6, 1.5 + 0.55 * len(ledgers)))
         for i, (name, ledger) in enumerate(ledgers.items()):
@@ -128,8 +128,8 @@ def ledger_bars(ledgers: Mapping[str, Mapping[str, float]], marks: Mapping[str, 
         axes.set_xlim(0, longest * 1.13)
         axes.set_xlabel("ms of downtime")
         axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
-    sums = ", ".join(f"{name} {_number(sum(ledger.values()))} ms" for name, ledger in ledgers.items())
-    return figure_html(figure, f"Where the downtime went, one bar each: {sums}.")
+    told = ", ".join(f"{name} {_number(ms)} ms" for name, ms in zip(ledgers, sums, strict=True))
+    return figure_html(figure, f"Where the downtime went, one bar each: {told}.")
 
 
 def _bar(axes: Axes, i: int, ledger: Mapping[str, float], parts: list[str], longest: float) -> None:

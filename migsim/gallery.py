@@ -80,12 +80,17 @@ def frozen(model: str, states: Mapping[str, Any]) -> str:
     if name == "HTMLModel":
         return state["value"]
     if "children" in state:
-        return _box(name, [child.removeprefix("IPY_MODEL_") for child in state["children"]], states)
+        layout = states.get(str(state.get("layout")).removeprefix("IPY_MODEL_"), {}).get("state", {})
+        columns = layout.get("grid_template_columns") or ""
+        return _box(name, [child.removeprefix("IPY_MODEL_") for child in state["children"]], states, columns)
     return f'<div class="control">{escape(state.get("description") or "")}{_value(state)}</div>'
 
 
-def _box(name: str, children: list[str], states: Mapping[str, Any]) -> str:
+def _box(name: str, children: list[str], states: Mapping[str, Any], columns: str) -> str:
     """A box; in a column what stands under a button is folded, as if it waited for the click."""
+    if columns:
+        cells = "".join(f"<div>{frozen(child, states)}</div>" for child in children)
+        return f'<div class="box grid" style="grid-template-columns: {escape(columns)}">{cells}</div>'
     if name in ("HBoxModel", "GridBoxModel"):
         return f'<div class="box across">{"".join(f"<div>{frozen(child, states)}</div>" for child in children)}</div>'
     inner = ""

@@ -108,10 +108,9 @@ class Run:
         world.ev = raw.append
         clock = Clock(world)
         world.start(MAIN, (system.boot,))
-        world.start(MANAGEMENT, (manage_before, 0), (manage_attempt, 1))
         world.management = self
+        world.threads[MANAGEMENT] = [(manage_attempt, 1), (manage_before, 0)]
         clock.wake(MANAGEMENT, int(sc.boot_s * 1e9))
-        clock.heap = [e for e in clock.heap if e[2] != MANAGEMENT or e[0]]
         return clock
 
     def _go(self) -> None:
@@ -261,7 +260,7 @@ def manage_ended(w: World, number: int, late: bool) -> int:
     run.run_state = {"source": None if w.src.exited else w.src.runstate,
                      "destination": None if w.dst.exited else w.dst.runstate}
     if late:
-        w.driver.heap.clear()
+        w.driver.stop()
     elif number < run.scenario.attempts:
         w.then((manage_attempt, number + 1))
     else:

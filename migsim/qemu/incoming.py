@@ -4,6 +4,8 @@ Source: facts sheet section 3; orders as in the recordings. All of it runs in th
 """
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from . import savevm, switchover_ack, system, vfio
 from .state import DST, LISTEN, World
 from .stream import MIG_RP_MSG_PONG, MIG_RP_MSG_SHUT, QEMU_VM, Record
@@ -269,13 +271,20 @@ def incoming_migration_bh(w: World) -> int:
     w.destination("vmstate_downtime_checkpoint", "dst-precopy-bh-enter")
     w.destination("vmstate_downtime_checkpoint", "dst-precopy-bh-announced")
     if system.runstate_is_live(w.dst.vm_was):
-        w.dst.vm_was_suspended = w.dst.vm_was == "suspended"
         w.destination("migration_block_activation", "active")
-        w.then((system.vm_start, DST), (incoming_started,))
-    else:
-        system.runstate_set(w, DST, w.dst.vm_was or "paused")
-        w.then((incoming_started,))
+    guest_goes_on(w, incoming_started)
     return w.cost.wake_up
+
+
+def guest_goes_on(w: World, after: Callable) -> None:
+    """vm_start() if the guest was live at the source (asleep if it slept), else its run state there."""
+    d = w.dst
+    d.vm_was_suspended = d.vm_was == "suspended"
+    w.then((after,))
+    if system.runstate_is_live(d.vm_was):
+        w.then((system.vm_start, DST))
+    else:
+        system.runstate_set(w, DST, d.vm_was or "paused")
 
 
 def incoming_started(w: World) -> int:
@@ -360,12 +369,7 @@ def postcopy_run_bh(w: World) -> int:
     """Checkpoints of loadvm_postcopy_handle_run_bh()."""
     for what in ("enter", "cpu-synced", "announced", "cache-invalidated"):
         w.destination("vmstate_downtime_checkpoint", f"dst-postcopy-bh-{what}")
-    if system.runstate_is_live(w.dst.vm_was):
-        w.dst.vm_was_suspended = w.dst.vm_was == "suspended"
-        w.then((system.vm_start, DST), (postcopy_started,))
-    else:
-        system.runstate_set(w, DST, w.dst.vm_was or "paused")
-        w.then((postcopy_started,))
+    guest_goes_on(w, postcopy_started)
     return w.cost.step
 
 

@@ -8,12 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from itertools import zip_longest
 from typing import NamedTuple
 
+from .analysis import Analysis
 from .journal import Journal
 from .report import clean
 
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+#: of an ACK, in the order in which they happen
+TIMES = ("asked", "marker", "loaded", "approved", "counted")
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 CSS = """
 :root { color-scheme: light dark; --bg: #ffffff; --ink: #1f2933; --soft: #52606d; --line: #c5ccd4; --head: #f0f3f6;
@@ -36,7 +40,9 @@ td.number, th.number { text-align: right; white-space: nowrap; font-variant-nume
 td.strong { color: var(--bad); font-weight: 600; }
 figure { margin: 0; } figure img, svg { max-width: 100%; height: auto; } figure img { border-radius: 4px; }
 .paper { display: none; }
+article + article { border-top: 2px solid var(--line); margin-top: 32px; padding-top: 16px; }
 @media print {
+  article + article { break-before: page; border: 0; margin: 0; padding: 0; }
   :root { color-scheme: light; --bg: #ffffff; --ink: #000000; --soft: #333333; --line: #999999; --head: #eeeeee;
     --bad: #8a0010; --good: #14521f; }
   body { max-width: none; padding: 0; font-size: 11pt; }
@@ -54,10 +60,74 @@ class Table(NamedTuple):
     strong: frozenset[str] = frozenset()
 
 
-def page(journal: Journal, title: str, verdict: str, bad: bool = False, ledger: Mapping[str, float] | None = None,
-         tables: Mapping[str, Table] | None = None, remarks: Iterable[str] = ()) -> str:
-    """The file. `verdict`: what happened, in one sentence; `bad`: it stands out. `ledger`: what of the downtime -> ms.
-    `tables`: heading -> table. `remarks`: one line each below the verdict."""
+def page(analyses: Sequence[Analysis], title: str, ledgers: Sequence[Mapping[str, float]] = ()) -> str:
+    """The file of a log: an article for each migration. `ledgers`: of each, what of the downtime -> ms."""
+    articles = []
+    for a, ledger in zip_longest(analyses, ledgers):
+        heading = title if len(analyses) == 1 else f"{title}, migration {a.number} of {len(analyses)}"
+        rules = Table(("rule", "verdict", "reason"), [(v.sentence, v.verdict, v.reason) for v in a.rules],
+                      frozenset({"violated"}))
+        acks = Table(("device", "why", *TIMES), [(e.device, e.why, *(a.ms(getattr(e, t)) for t in TIMES))
+                                                 for e in a.acks])
+        tables = {"ACKs, ms after setup": acks, "Rules": rules}
+        articles.append(article(a.journal, heading, sentence(a), bool(broken(a)) or a.status != "completed", ledger,
+                                {name: content for name, content in tables.items() if content.rows}, remarks(a)))
+    return document(title, articles)
+
+
+def broken(a: Analysis) -> list[str]:
+    """The rules that were broken."""
+    return [v.sentence for v in a.rules if v.verdict == "violated"]
+
+
+def sentence(a: Analysis) -> str:
+    """What happened, how long the guest stood still, who was the last waited for, which rule was broken."""
+    took = f"{(a.end_us - a.start_us) / 1e6:.3f} s"
+    happened = {"completed": f"The migration completed after {took}", "failed": f"The migration failed after {took}",
+                "cancelled": f"The migration was cancelled after {took}"}.get(
+                    a.status, f"The migration had not ended when the log did, after {took}")
+    if a.error:
+        happened += f" ({a.error})"
+    if a.guest_downtime_us is not None:
+        still = f"the guest stood still for {a.guest_downtime_us / 1000:.1f} ms"
+    elif a.downtime_us is not None:
+        still = f"QEMU's downtime was {a.downtime_us / 1000:.1f} ms"
+    else:
+        still = f"no downtime can be told ({a.guest_downtime_note or a.downtime_note or 'not traced'})"
+    rules = broken(a)
+    kept = f"broken: {', '.join(rules)}" if rules else "no rule was broken"
+    return f"{happened}; {still}; {waited(a)}; {kept}."
+
+
+def waited(a: Analysis) -> str:
+    """Whose ACK was counted last, and whose was still owed at the end."""
+    last = a.waited_for
+    told = [f"the last ACK waited for was that of {last.device} ({last.why}), counted {a.ms(last.counted):.1f} ms "
+            "after setup"] if last and last.counted is not None else []
+    if a.status != "completed":  # legacy answers once, for all devices
+        owed = [e for e in a.acks if e.counted is None and not (last and e.why == "legacy")]
+        told += [f"never counted: the ACK of {e.device} ({e.why})" for e in owed]
+    return ", ".join(told) or "no ACK was counted"
+
+
+def remarks(a: Analysis) -> list[str]:
+    """What else a reader must know: the code bases, the clocks, what is missing."""
+    ends = [f"{side} {a.base[side]}, {a.scheme[side]} switchover-ack" for side in a.sides]
+    return ["Code: " + "; ".join(ends) + ".", *a.notes, *(f"Missing: {line}" for line in a.missing)]
+
+
+def document(title: str, articles: Iterable[str]) -> str:
+    """The file around its articles."""
+    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(clean(title))}</title>'
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>\n'
+            f'<body>{"".join(articles)}</body></html>\n')
+
+
+def article(journal: Journal, title: str, verdict: str, bad: bool = False, ledger: Mapping[str, float] | None = None,
+            tables: Mapping[str, Table] | None = None, remarks: Iterable[str] = ()) -> str:
+    """One migration. `verdict`: what happened, in one sentence; `bad`: it stands out. `ledger`: what of the downtime ->
+    ms. `tables`: heading -> table. `remarks`: one line each below the verdict."""
     told = "".join(f"<p>{escape(clean(line))}</p>" for line in remarks)
     parts = [f'<h1>{escape(clean(title))}</h1><p class="verdict{" bad" if bad else ""}">{escape(clean(verdict))}</p>'
              f"{told}", section("What happened, in order", diagram(journal))]
@@ -68,10 +138,7 @@ def page(journal: Journal, title: str, verdict: str, bad: bool = False, ledger: 
         parts.append(section("Pending bytes against the threshold", pending))
     parts += [section(heading, table(content)) for heading, content in (tables or {}).items()]
     notes = "".join(f'<p class="soft">{escape(clean(note))}</p>' for note in journal.notes)
-    return (f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{escape(clean(title))}</title>'
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-            f'<meta name="viewport" content="width=device-width, initial-scale=1"><style>{CSS}</style></head>\n'
-            f'<body>{"".join(parts)}{notes}</body></html>\n')
+    return f"<article>{''.join(parts)}{notes}</article>\n"
 
 
 def section(heading: str, content: str) -> str:
@@ -84,7 +151,7 @@ def diagram(journal: Journal) -> str:
     from .player import html
     from .svg import style, svg
 
-    still = svg(journal, width=760).replace(f"<style>{style()}</style>", "")  # twice, it would undo the dark colours
+    still = svg(journal, width=760).replace(f"<style>{style()}</style>", "")  # the player has it
     both = f'<div class="screen">{html(journal)}</div><div class="paper" data-jp-theme-light="true">{still}</div>'
     return CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", both)
 

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from migsim import Event, Journal, read_journal
+from migsim.analysis import analyze
 from migsim.events import parse
 from migsim.journal import EPOCH
-from migsim.page import Table, page, pending_picture, table
+from migsim.page import Table, article, document, page, pending_picture, sentence, table
 from migsim.report import OutputError, write_file
 
 DATA = Path(__file__).parents[1] / "data" / "recordings"
@@ -46,7 +47,8 @@ def recorded(name: str) -> Journal:
 @pytest.fixture(scope="module")
 def plain() -> str:
     tables = {"ACKs": Table(("device", "asked"), [("vfio0", 2.34), ("vfio0", None)], frozenset({"vfio0"}))}
-    return page(recorded("b-one-reinit"), "b", "It completed.", ledger=LEDGER, tables=tables, remarks=["One."])
+    made = article(recorded("b-one-reinit"), "b", "It completed.", ledger=LEDGER, tables=tables, remarks=["One."])
+    return document("b", [made])
 
 
 def test_the_file_loads_nothing(plain: str) -> None:
@@ -61,13 +63,46 @@ def test_the_verdict_comes_first_and_the_order_is_kept(plain: str) -> None:
                                            "Where the downtime went", "Pending bytes against the threshold",
                                            "<h2>ACKs</h2>")]
     assert said == sorted(said)
-    assert '<p class="verdict bad">' in page(Journal([], EPOCH), "", "", bad=True)
+    assert '<p class="verdict bad">' in article(Journal([], EPOCH), "", "", bad=True)
 
 
 def test_player_on_the_screen_and_picture_on_paper(plain: str) -> None:
     screen, paper = plain.index('<div class="screen">'), plain.index('<div class="paper" data-jp-theme-light="true">')
     assert screen < plain.index("new Player(el") < paper < plain.index('width="760"')
     assert plain.count("/*DARK*/") == 0 and plain.count(".migsim-picture .bg {") == 1
+
+
+@pytest.mark.parametrize("name, number, told", [
+    ("b-one-reinit", 0, "completed after 0.929 s; QEMU's downtime was 26.1 ms; the last ACK waited for was that of "
+     "vfio0 (REINIT), counted 802.6 ms after setup; no rule was broken."),
+    ("d-reinit-in-gap", 0, "failed after 0.220 s (Switchover ACK was requested by 1 devices during switchover); no "
+     "downtime can be told (the switchover was not completed); the last ACK waited for was that of vfio0 (first), "
+     "counted 216.6 ms after setup, never counted: the ACK of vfio0 (final check); no rule was broken."),
+    ("n-cancel-then-again", 0, "was cancelled after 0.166 s (Channel error: Input/output error); no downtime can be "
+     "told (the switchover was not completed); never counted: the ACK of vfio0 (first); no rule was broken."),
+    ("ram-no-cap", 0, "completed after 0.024 s; QEMU's downtime was 2.8 ms; no ACK was counted; no rule was broken.")])
+def test_the_verdict_in_one_sentence(name: str, number: int, told: str) -> None:
+    a = analyze(recorded(name))[number]
+    a.guest_downtime_us = None
+    assert sentence(a) == f"The migration {told}"
+
+
+def test_the_guests_view_and_broken_rules_are_told() -> None:
+    a = analyze(recorded("ram-no-cap"))[0]
+    a.guest_downtime_us, a.status = 3456, "active"
+    a.rules = [a.rules[0]._replace(verdict="violated", sentence="one"), *a.rules[1:]]
+    said = sentence(a)
+    assert said.startswith("The migration had not ended when the log did") and "stood still for 3.5 ms;" in said
+    assert said.endswith("broken: one.")
+
+
+def test_two_migrations_of_one_log_are_two_articles() -> None:
+    text = page(analyze(recorded("n-cancel-then-again")), "n", [{}, LEDGER])
+    assert re.findall(r"<h1>(.*?)</h1>", text) == ["n, migration 1 of 2", "n, migration 2 of 2"]
+    first, second = text.split("</article>")[:2]
+    assert 'class="verdict bad"' in first and "Where the downtime went" not in first
+    assert 'class="verdict"' in second and "Where the downtime went" in second
+    assert "ACKs, ms after setup" in second and "<h2>Rules</h2>" in second and "<p>Code: source " in second
 
 
 def test_a_table() -> None:
@@ -88,8 +123,9 @@ def hostile(evil: str) -> str:
             (2, "vfio_migration_set_device_state", f" ({evil}) state {evil}"), (3, "migrate_error", f"error={evil}"),
             (4, "vfio_send_init_data_flag", f" ({evil})"), (5, "migrate_transferred", evil)]
     journal = Journal([Event(us, "source", name, parse(name, text)) for us, name, text in rows], EPOCH, (evil,))
-    return page(journal, evil, evil, ledger={evil: 1.0}, tables={evil: Table((evil,), [(evil,)], frozenset({evil}))},
-                remarks=[evil])
+    made = article(journal, evil, evil, ledger={evil: 1.0}, tables={evil: Table((evil,), [(evil,)], frozenset({evil}))},
+                   remarks=[evil])
+    return document(evil, [made])
 
 
 @cache

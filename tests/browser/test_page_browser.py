@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from migsim import read_journal
-from migsim.page import Table, page
+from migsim.page import Table, article, document
 
 DATA = Path(__file__).parents[2] / "data" / "recordings" / "b-one-reinit"
 
@@ -16,8 +16,8 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     journal = read_journal(DATA / "source.log.xz", DATA / "destination.log.xz")
     long = Table(("rule", "reason"), [("an abort by the ACK check means that " * 4, "x" * 90)])
     path = tmp_path_factory.mktemp("page") / "page.html"
-    path.write_text(page(journal, "b", "It completed.", ledger={"stop vCPUs": 1.2, "RAM": 17.0},
-                         tables={"Rules": long}), encoding="utf-8")
+    path.write_text(document("b", [article(journal, "b", "It completed.", ledger={"stop vCPUs": 1.2, "RAM": 17.0},
+                                           tables={"Rules": long})]), encoding="utf-8")
     return path.as_uri()
 
 

@@ -11,7 +11,7 @@ from html import escape
 from itertools import zip_longest
 from typing import NamedTuple
 
-from .analysis import Analysis
+from .analysis import ENDED, Analysis
 from .journal import Journal
 from .report import clean
 
@@ -164,11 +164,13 @@ def bar(ledger: Mapping[str, float]) -> str:
 
 
 def pending_picture(journal: Journal) -> str:
-    """Pending bytes over time, or nothing where no query was traced that tells them."""
+    """Pending bytes over time up to the migration's end, or nothing where no query was traced that tells them."""
     from .draw import pending_figure
 
     told = {"qemu_savevm_query_pending": "total", "migrate_transferred": "size"}
-    usable = [e for e in journal if e.name not in told or isinstance(e.get(told[e.name]), int)]
+    last = journal.last("migrate_set_state", "source")
+    end = last.us if last and last.args[0] in ENDED else float("inf")  # what is awaited later is awaited by nobody
+    usable = [e for e in journal if e.us <= end and (e.name not in told or isinstance(e.get(told[e.name]), int))]
     if not any(e.name in told and e.side == "source" for e in usable):
         return ""
     return pending_figure(Journal(usable, journal.start))

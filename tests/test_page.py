@@ -114,6 +114,8 @@ def test_a_table() -> None:
 
 def test_a_log_without_queries_has_no_pending_picture() -> None:
     assert pending_picture(Journal([Event(0, "source", "migrate_set_state", ("setup",))], EPOCH)) == ""
+    failed = recorded("d-reinit-in-gap")  # its ACK is awaited until the end, not until QEMU quits
+    assert "ACKs are awaited for 0.2 s" in pending_picture(failed)
     odd = Event(0, "source", "migrate_transferred", ("no numbers",))
     assert pending_picture(Journal([odd], EPOCH)) == ""
 

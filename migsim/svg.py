@@ -29,7 +29,7 @@ PATTERN = {"RUNNING_P2P": "dots", "destination": "dots", "PRE_COPY": "up", "acti
            "STOP_COPY": "down", "stopped": "down", "device": "down", "RESUMING": "lines", "ERROR": "cross",
            "both": "cross", "failed": "cross", "failing": "cross", "STOP": "grid", "quit": "grid",
            "cancelling": "cross", "cancelled": "cross"}
-_TILES = {
+TILES = {
     "up": '<path class="hatch" d="M-1 1L1 -1M0 8L8 0M7 9L9 7"/>',
     "down": '<path class="hatch" d="M-1 7L1 9M0 0L8 8M7 -1L9 1"/>',
     "lines": '<path class="hatch" d="M0 4H8"/>',
@@ -410,7 +410,7 @@ def svg(journal: Journal, other: Journal | None = None, width: int = 900, titles
     legend, y = _legend(ps, width, y + AXIS - 10, uid)
     marks += f'<text class="small soft" x="6" y="{y + 10}">{note}</text>'
     tiles = "".join(f'<pattern id="{uid}{name}" width="8" height="8" patternUnits="userSpaceOnUse">{tile}</pattern>'
-                    for name, tile in _TILES.items())
+                    for name, tile in TILES.items())
     return (f'<svg xmlns="http://www.w3.org/2000/svg" class="migsim-picture" role="img" width="{width}" '
             f'height="{y + 18:.0f}" viewBox="0 0 {width} {y + 18:.0f}" style="max-width:100%;height:auto">'
             f"<title>{escape(said[0])}</title><desc>{escape(' '.join(said))}</desc><style>{style()}</style>"

@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 NEVER = "never"
-#: face, hatch and text of the parts of a bar, again from the start after six
+#: face, hatch and text of the parts of a bar, again from the start after ten
 PARTS = (("#1f5fa8", "", "white"), ("#e8b04a", "///", INK), ("#d5d9e0", "...", INK), ("#7a9cc6", "\\\\\\", INK),
-         ("#f0d9b5", "xx", INK), ("#f7f8fa", "||", INK))
+         ("#f0d9b5", "xx", INK), ("#f7f8fa", "||", INK), ("#c3d9c6", "--", INK), ("#5b6475", "", "white"),
+         ("#e3c5cb", "++", INK), ("#b9a7cf", "oo", INK))
 LINES = ((BLUE, "-", "o"), (RED, "--", "s"), (AMBER, ":", "D"), (INK, "-.", "^"))
 
 
@@ -104,7 +105,8 @@ def quantile_band(table: pandas.DataFrame, x: str, value: str, by: str | None = 
 
 def ledger_bars(ledgers: Mapping[str, Mapping[str, float]], marks: Mapping[str, Sequence[float]] | None = None,
                 marked: str = "recorded") -> str:
-    """One bar for each ledger (name -> what -> ms), what took how long one after the other, the sum behind it.
+    """One bar for each ledger (name -> what -> ms), what took how long one after the other, the sum behind it;
+    an empty one says that there was no switchover.
 
     `marks`: what was recorded of a whole bar, ms, as diamonds called `marked`.
     """
@@ -128,7 +130,8 @@ def ledger_bars(ledgers: Mapping[str, Mapping[str, float]], marks: Mapping[str, 
         axes.set_xlim(0, longest * 1.13)
         axes.set_xlabel("ms of downtime")
         axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
-    told = ", ".join(f"{name} {_number(ms)} ms" for name, ms in zip(ledgers, sums, strict=True))
+    told = ", ".join(f"{name} {_number(ms)} ms" if ledgers[name] else f"{name} no switchover"
+                     for name, ms in zip(ledgers, sums, strict=True))
     return figure_html(figure, f"Where the downtime went, one bar each: {told}.")
 
 
@@ -143,4 +146,5 @@ def _bar(axes: Axes, i: int, ledger: Mapping[str, float], parts: list[str], long
             axes.text(left + ms / 2, i, _number(ms), ha="center", va="center", color=ink, fontsize=9,
                       bbox={"facecolor": face, "edgecolor": "none", "pad": 1})
         left += ms
-    axes.text(left + longest * 0.01, i, _number(left), va="center", color=INK, fontweight="bold", fontsize=10)
+    axes.text(left + longest * 0.01, i, _number(left) if ledger else "no switchover", va="center", color=INK,
+              fontweight="bold", fontsize=10)

@@ -75,6 +75,16 @@ def test_bars_add_up_and_differ_without_colour(drawn: list) -> None:
     assert max(axes.lines[0].get_xdata()) == 1900
 
 
+def test_a_bar_without_switchover_says_so(drawn: list) -> None:
+    told = plots.ledger_bars({"on": {}, "off": {"busy": 5.0}})
+    assert texts(drawn[0])[0] == "no switchover"
+    assert alt(told) == "Where the downtime went, one bar each: on no switchover, off 5 ms."
+
+
+def test_ten_parts_differ_in_face_and_hatch() -> None:
+    assert len({part[:2] for part in plots.PARTS}) == len(plots.PARTS) == 10
+
+
 def test_faces_are_opaque(drawn: list) -> None:
     plots.heat_map(TABLE, "limit", "rate", "ms")
     plots.quantile_band(TABLE[TABLE.limit == 30], "rate", "ms")

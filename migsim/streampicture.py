@@ -15,8 +15,8 @@ FACES = {"setup": ("STOP", "grid"), "precopy": ("PRE_COPY", "up"), "switchover":
 
 
 def svg(found: Walk, width: int = 760) -> str:
-    """Bytes per module and phase as bars, for a notebook or a page. Sums are written; each piece tells its bytes when it
-    is pointed at."""
+    """Bytes per module and phase as bars, for a notebook or a page. Sums are written; each piece tells its bytes when
+    it is pointed at."""
     sums = bytes_by_module(found)
     uid = f"s{found.size:x}{len(found.pieces):x}"
     parts, y = bars(sums, width, uid)

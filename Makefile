@@ -4,6 +4,7 @@
 # make venv     build .venv alone; .venv/bin/migsim is the command line
 # make gallery  every notebook executed, as static pages with working players: build/gallery/index.html
 # make learner  the notebooks without their solutions: build/learner
+# make docs     the outputs and the picture that README and docs show, made anew
 # make bench    run the measurements in bench/
 # make lock     resolve pyproject.toml anew into requirements.lock
 # make clean    remove everything that was built, .venv included
@@ -15,7 +16,7 @@ START := notebooks/00-start-here.ipynb
 ALLOW_ROOT := $(if $(filter 0,$(shell id -u)),--allow-root)
 NO_BROWSER := $(if $(DISPLAY)$(WAYLAND_DISPLAY),,--no-browser)
 
-.PHONY: lab test test-browser venv bench schema lock clean
+.PHONY: lab test test-browser venv gallery learner bench docs schema lock clean
 
 test: venv
 	$(BIN)/ruff check .
@@ -39,6 +40,9 @@ bench: venv
 	    [ -e "$$file" ] || { echo "bench/ has no bench_*.py yet"; break; }; \
 	    $(BIN)/python "$$file" || exit 1; \
 	done
+
+docs: venv
+	$(BIN)/python tests/refresh_docs.py
 
 schema: venv
 	$(BIN)/python -m migsim.schema > data/scenario.schema.json

@@ -10,10 +10,10 @@ import pytest
 from migsim import read_journal, run
 from migsim.cli import main
 from migsim.ladder import PATCHES
+from refresh_docs import BLOCK, DOCUMENTS, PICTURE, picture
 
 ROOT = Path(__file__).parent.parent
-BLOCK = re.compile(r"<!-- migsim (.*?) -->\n```\n(.*?)```", re.S)
-SHOWN = [(name, command, text) for name in ("README.md", "docs/handshake-in-11.1.md")
+SHOWN = [(name, command, text) for name in DOCUMENTS
          for command, text in BLOCK.findall((ROOT / name).read_text("utf-8"))]
 
 
@@ -27,6 +27,10 @@ def test_documents_show_what_the_command_prints(name: str, command: str, text: s
                                                 capsys: pytest.CaptureFixture[str]) -> None:
     assert main(command.split()) == 0
     assert capsys.readouterr().out == text
+
+
+def test_the_readmes_picture_is_what_the_player_draws() -> None:
+    assert PICTURE.read_text("utf-8") == picture(), "make docs draws it anew"
 
 
 def test_the_readme_names_every_patch() -> None:

@@ -33,11 +33,22 @@ class Clock:
         new.world.driver = new
         return new
 
-    def wake(self, tid: int, ns: int | None = None) -> None:
-        """Make a new thread ready, now or at `ns`."""
+    def kill(self, tid: int) -> None:
+        """The thread is gone, wherever it was."""
+        self.world.threads[tid].clear()
+        self._unpark(tid)
+        self.heap[:] = sorted(entry for entry in self.heap if entry[2] != tid)
+        while tid in self.ready:
+            self.ready.remove(tid)
+
+    def _unpark(self, tid: int) -> None:
         for tids in self.parked.values():
             if tid in tids:
                 tids.remove(tid)
+
+    def wake(self, tid: int, ns: int | None = None) -> None:
+        """Make a new thread ready, now or at `ns`."""
+        self._unpark(tid)
         if ns is None:
             self.ready.append(tid)
         else:

@@ -215,11 +215,13 @@ class KernelDevice:
         if have < floor:
             self.unread = (*(r for r in self.unread if r[0] != "D"), ("D", floor))
 
-    def data_size(self, now: int) -> int:
-        """Feature 9, MIG_DATA_SIZE: estimated stop-copy bytes, plus `size_hold` until `dirty_until`."""
+    def data_size(self, now: int) -> tuple[int, int]:
+        """Feature 9, MIG_DATA_SIZE: (errno or 0, estimated stop-copy bytes, plus `size_hold` until `dirty_until`)."""
         s = self.script
+        if s.size_errno:
+            return s.size_errno, 0
         hold = s.size_hold and self.session and self.state != "RUNNING"
-        return s.stopcopy + (s.size_hold if hold and now - self.since < s.dirty_until * 1_000_000 else 0)
+        return 0, s.stopcopy + (s.size_hold if hold and now - self.since < s.dirty_until * 1_000_000 else 0)
 
     def read(self, count: int, now: int) -> tuple[int, str, bool] | None:
         """read(data_fd): (bytes, kind, record finished); bytes 0 is the end in STOP_COPY; None is ENOMSG."""

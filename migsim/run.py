@@ -20,7 +20,7 @@ from .ladder import Binary, binary
 from .qemu import incoming, machine, system
 from .qemu.ram import RAMState
 from .qemu.state import DST, INCOMING, MAIN, MANAGEMENT, SRC, Channel, Config, Deadlock, Destination, World
-from .scenario import Scenario, load_scenario
+from .scenario import Action, Scenario, load_scenario
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SETTLE_NS = 600_000_000  # the recordings' driver waits so long before it asks for the run states
@@ -197,10 +197,18 @@ def manage_before(w: World, k: int) -> int:
     """Actions before `migrate`, one poll apart."""
     before = w.management.scenario.before
     if k < len(before):
-        system.monitor_command(w, before[k].do, tuple(dict(before[k].args).items()))
+        act(w, before[k])
         w.then((manage_before, k + 1))
         return w.cost.management_poll
     return 0
+
+
+def act(w: World, action: Action) -> None:
+    """A QMP command to the source, or the end of the destination's process."""
+    if action.do == "kill-destination":
+        incoming.kill(w)
+    else:
+        system.monitor_command(w, action.do, action.args)
 
 
 def manage_attempt(w: World, number: int) -> int:
@@ -241,7 +249,7 @@ def manage_poll(w: World, number: int, k: int, since: int) -> int:
     sc = w.management.scenario
     actions = [a for a in sc.actions if a.attempt == number]
     while k < len(actions) and (w.now - since) >= actions[k].at_ms * 1_000_000:
-        system.monitor_command(w, actions[k].do, tuple(dict(actions[k].args).items()))
+        act(w, actions[k])
         k += 1
     late = w.now - since >= sc.timeout_ms * 1_000_000
     if w.src.state in ENDED or late or w.src.state == "none":

@@ -43,7 +43,7 @@ PROPS = ("enable-migration", "x-pre-copy-dirty-page-tracking", "x-device-dirty-p
 GLOBALS = ("migration.switchover-ack-legacy", "migration.send-switchover-start")
 ON_OFF = ("on", "yes", "true", "off", "no", "false")
 ACTIONS = ("stop", "cont", "migrate_cancel", "migrate-continue", "migrate-start-postcopy", "migrate-set-parameters",
-           "guest-suspend-ram")
+           "guest-suspend-ram", "kill-destination")
 TRIGGERS = ("t", "rd", "info", "after", "gap")
 MACHINE = re.compile(r"(pc-q35|pc-i440fx)-(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])|q35|pc")
 VERSION = re.compile(r"(8\.[12]|9\.[0-2]|10\.[0-2]|11\.[01])(\.\d+)?")
@@ -198,6 +198,7 @@ class DeviceScript:
     reinit_random: tuple | None = _field(_series, None, "mean_ms:size:max, at random times (seed)")
     reinit_flag_once: int = _field(_flag, 0, "1: REINIT is shown in exactly one query")
     size_hold: int = _field(_size, 0, "extra stop-copy size reported until dirty_until")
+    size_errno: int = _field(_errno, 0, "the stop-copy size query fails with this errno")
     dirty_until: float = _field(_ms, 0, "ms since PRE_COPY until which size_hold and dirty_floor count")
     dirty_floor: int = _field(_size, 0, "dirty bytes topped up at each query until dirty_until")
     query_us: float = _field(_us, 1000, "us one precopy-info query takes")
@@ -238,7 +239,8 @@ class Host:
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """A QMP command `at_ms` after migrate, in attempt `attempt`."""
+    """A QMP command to the source `at_ms` after migrate, in attempt `attempt`; or guest-suspend-ram (the guest goes
+    to sleep of its own accord), or kill-destination (its process is gone)."""
 
     do: str
     at_ms: float = 0

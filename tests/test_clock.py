@@ -96,6 +96,15 @@ def test_stop() -> None:
     assert not made.run(100) and made.world.log == [(0, 0, "a")]
 
 
+def test_a_killed_thread_is_gone_wherever_it_was() -> None:
+    made = clock([(note, "a", 50), (note, "b", 0)], [(wait,), (note, "c", 0)], [(note, "d", 9), (note, "e", 0)],
+                 [(note, "f", 1), (open_door,)])
+    made.run(100, 2)  # 0 sleeps, 1 waits; 2 and 3 are ready
+    for tid in (0, 1, 2):
+        made.kill(tid)
+    assert not made.run(100) and [what for *_, what in made.world.log] == ["a", "f"]
+
+
 def test_a_copy_is_independent() -> None:
     made = clock([(wait,), (note, "a", 0)], [(note, "b", 5), (open_door,)])
     made.run(100, 2)

@@ -103,8 +103,9 @@ def test_feature_12(script: dict, error: int) -> None:
 
 def test_mig_data_size_with_a_hold() -> None:
     kernel = device(stopcopy=100, size_hold=1000, dirty_until=50)
-    assert [kernel.data_size(ms * MS) for ms in (0, 49, 50)] == [1100, 1100, 100]
-    assert KernelDevice(DeviceScript(stopcopy=100, size_hold=1000, dirty_until=50)).data_size(0) == 100
+    assert [kernel.data_size(ms * MS)[1] for ms in (0, 49, 50)] == [1100, 1100, 100]
+    assert KernelDevice(DeviceScript(stopcopy=100, size_hold=1000, dirty_until=50)).data_size(0) == (0, 100)
+    assert KernelDevice(DeviceScript(size_errno=5)).data_size(0) == (5, 0)
 
 
 # --- precopy info and the stream (6.3) ---

@@ -71,6 +71,20 @@ def test_a_second_attempt_finds_nobody_where_the_destination_has_ended() -> None
     assert result.run_state == {"source": "running", "destination": None} and not second.all("vm_state_notify")
 
 
+def test_a_killed_destination_is_replaced() -> None:
+    """Killed in the middle of a load of 900 ms; the fresh one begins before that load would have ended."""
+    slow = {**DEVICE, "destination": {"load_init_ms": 900}}
+    actions = [{"do": "kill-destination", "at_ms": 300}]
+    result = run(config(devices=[slow], attempts=2, destination_per_attempt=True, actions=actions))
+    assert [o["status"] for _, o in result.attempts] == ["failed", "completed"]
+    fresh = run(config(devices=[slow])).journal.side("destination")
+    second = [e for e in result.attempt_journals()[1] if e.side == "destination"]
+    assert [(e.name, e.args) for e in second if e.name.startswith(("vfio_load", "migrate_set", "runstate"))] == [
+        (e.name, e.args) for e in fresh if e.name.startswith(("vfio_load", "migrate_set", "runstate"))]
+    before = run(config(before=[{"do": "kill-destination"}]))
+    assert before.outcome["error-desc"] == "Failed to connect to 'destination': Connection refused"
+
+
 def test_a_finished_migration_cannot_be_repeated() -> None:
     result = run(config(attempts=2, destination_per_attempt=True))
     assert result.refused == "Can't migrate the vm that was paused due to previous migration"

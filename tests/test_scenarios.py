@@ -36,6 +36,7 @@ SEEN: dict[str, tuple] = {
     "capability-off": ("completed", "", "final:0/0", [], 0, MOVED),  # 59
     "cover-letter": ("completed", "", "fast:4/4 exact:1/2 exact:1/1 final:0/0", [3, 2, 1, 1, 0, 0], 6, MOVED),  # 15.2
     "cpr-reboot": ("completed", "", "final:0/0", [], 0, MOVED),  # 54
+    "destination-dies-while-ack-is-due": ("failed", f"Channel error: {EIO}", "fast:1/1", [], 1, BACK),  # 57
     "destination-load-fails": ("failed", "Sibling indicated error 1", "fast:1/1 final:0/0", [0], 1, BACK),  # 58
     "destination-setup-fails": ("failed", f"Channel error: {EIO}", "fast:1/1", [], 0, BACK),  # section 3 #4
     "destination-start-fails": ("completed", "", "fast:1/1 final:0/0", [0], 1, MOVED),  # 7.6
@@ -78,6 +79,7 @@ SEEN: dict[str, tuple] = {
     "stop-while-ack-pending": ("completed", "", "fast:1/1 final:0/1", [0], 1, ("postmigrate", "paused")),  # 23
     "stop-with-reinit-at-stop": ("failed", LATE, "fast:1/1 final:1/2", [], 1, ("paused", "inmigrate")),  # 25, 26
     "stopcopy-above-threshold": ("completed", "", "fast:1/1 final:0/0", [0], 1, MOVED),  # 48b
+    "stopcopy-size-unknown": ("completed", "", "fast:1/1 final:0/0", [0], 1, MOVED),  # 22
     "surplus-ack-by-scheme-mismatch": ("active", UNDERFLOW, "", [UNDER], 0, ("running", "inmigrate")),  # 33
     "suspended-guest": ("completed", "", "fast:1/1 final:0/1", [0], 1, ("postmigrate", "suspended")),  # 27
     "two-devices-reinit-in-one-query": ("completed", "", "fast:2/2 exact:2/2 final:0/0", [1, 0, 1, 0], 4, MOVED),  # 7
@@ -147,6 +149,7 @@ CLAIMS: dict[str, Callable[[Run], bool]] = {
     "cancel-in-pre-switchover": lambda r: not r.journal.first("migration_precopy_complete"),
     "capability-at-source-only": lambda r: says(r, "Received INIT_DATA_SENT but switchover ack is not used"),
     "capability-off": lambda r: r.outcome["downtime"] > 300,
+    "destination-dies-while-ack-is-due": lambda r: not r.journal.all("migrate_error", side="destination"),
     "destination-load-fails": lambda r: -5 in [e.args[-1] for e in r.journal.all("vfio_load_state_device_data")],
     "destination-setup-fails": lambda r: says(r, "Load state of device 0000:00:04.0/vfio failed: nic0: Failed setting"),
     "destination-start-fails": lambda r: says(r, "Failed setting device state to RUNNING"),
@@ -174,6 +177,10 @@ CLAIMS: dict[str, Callable[[Run], bool]] = {
     "reinit-in-gap-without-p2p": lambda r: not asked_in_gap(r),
     "stopcopy-above-threshold": lambda r: (r.outcome["total-time"] > 1000
                                            and exact_queries_after(r, 2_300_000) > 100),
+    "stopcopy-size-unknown": lambda r: (
+        {e.args[1:] for e in source(r, "vfio_query_stop_copy_size")} == {(100 << 30, -5)}
+        and r.outcome["total-time"] > 1000
+        and sum("VFIO_DEVICE_FEATURE_MIG_DATA_SIZE failed (-5)" in text for _, text in r.world.acct.messages) == 1),
     "suspended-guest": lambda r: asked_in_gap(r),
     "two-devices-without-p2p": lambda r: "all of them support P2P" in r.refused,
     "waiting-starves-the-estimate": lambda r: source(r, "migrate_transferred")[-1].get("size") < 4 << 20,

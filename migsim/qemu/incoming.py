@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from . import savevm, switchover_ack, system, vfio
-from .state import DST, LISTEN, World
+from .state import DST, INCOMING, LISTEN, World
 from .stream import MIG_RP_MSG_PONG, MIG_RP_MSG_SHUT, QEMU_VM, Record
 
 
@@ -317,6 +317,15 @@ def incoming_exit(w: World) -> int:
     w.dst.exited = w.forward.reset_by_peer = True
     w.signal("socket")
     return 0
+
+
+def kill(w: World) -> None:
+    """SIGKILL: no SHUT, no word; both sockets break (row 57 of facts sheet 14)."""
+    for tid in (INCOMING, LISTEN):
+        w.driver.kill(tid)
+    incoming_exit(w)
+    w.back.open = False
+    w.signal("back")
 
 
 # --- postcopy (2.8; recordings ram-postcopy, h1-*) ---

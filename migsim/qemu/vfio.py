@@ -27,6 +27,7 @@ from .stream import (
 
 PRECOPY_STATES = ("PRE_COPY", "PRE_COPY_P2P")
 MIB = 1 << 20
+VFIO_MIG_STOP_COPY_SIZE = 100 << 30  # assumed where the device does not say
 EMPTY = ((END_OF_STATE,),)
 
 
@@ -202,11 +203,16 @@ def request_ack(w: World, i: int) -> int:
 
 
 def vfio_query_stop_copy_size(w: World, i: int) -> int:
-    """Feature MIG_DATA_SIZE and the storing of its result."""
+    """Feature MIG_DATA_SIZE and the storing of its result; a failure stands for so much that the downtime-limit
+    cannot be violated (7.4, 12)."""
     d = w.sdev[i]
-    d.stopcopy_size = w.skern[i].data_size(w.now)
+    error, size = w.skern[i].data_size(w.now)
+    d.stopcopy_size = VFIO_MIG_STOP_COPY_SIZE if error else size
     if w.scfg.code.single_pending:
-        w.source("vfio_query_stop_copy_size", d.name, d.stopcopy_size, 0)
+        w.source("vfio_query_stop_copy_size", d.name, d.stopcopy_size, -error)
+        if error:
+            w.acct.warn_once(SRC, f"VFIO device {d.name} ioctl(VFIO_DEVICE_FEATURE) on "
+                                  f"VFIO_DEVICE_FEATURE_MIG_DATA_SIZE failed ({-error})")
     return w.cost.step
 
 

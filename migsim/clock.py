@@ -34,21 +34,17 @@ class Clock:
         return new
 
     def kill(self, tid: int) -> None:
-        """The thread is gone, wherever it was."""
+        """The thread is gone, asleep or ready; one that waits has nothing to do when it looks."""
         self.world.threads[tid].clear()
-        self._unpark(tid)
         self.heap[:] = sorted(entry for entry in self.heap if entry[2] != tid)
         while tid in self.ready:
             self.ready.remove(tid)
 
-    def _unpark(self, tid: int) -> None:
+    def wake(self, tid: int, ns: int | None = None) -> None:
+        """Make a new thread ready, now or at `ns`."""
         for tids in self.parked.values():
             if tid in tids:
                 tids.remove(tid)
-
-    def wake(self, tid: int, ns: int | None = None) -> None:
-        """Make a new thread ready, now or at `ns`."""
-        self._unpark(tid)
         if ns is None:
             self.ready.append(tid)
         else:

@@ -100,9 +100,12 @@ def test_a_killed_thread_is_gone_wherever_it_was() -> None:
     made = clock([(note, "a", 50), (note, "b", 0)], [(wait,), (note, "c", 0)], [(note, "d", 9), (note, "e", 0)],
                  [(note, "f", 1), (open_door,)])
     made.run(100, 2)  # 0 sleeps, 1 waits; 2 and 3 are ready
-    for tid in (0, 1, 2):
+    for tid in (0, 1, 2):  # and another takes its place, later
         made.kill(tid)
-    assert not made.run(100) and [what for *_, what in made.world.log] == ["a", "f"]
+        made.world.threads[tid] = [(note, "new", 0)]
+        made.wake(tid, 80)
+    assert not made.run(100)
+    assert made.world.log == [(0, 0, "a"), (0, 3, "f"), (80, 0, "new"), (80, 1, "new"), (80, 2, "new")]
 
 
 def test_a_copy_is_independent() -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BATCH = 16  # runs that a worker gets at most: some 0.15 s, so that handing out costs next to nothing
 AHEAD = 3  # batches per worker that are handed out
-CONNECT_S = 10
+CONNECT_S = 5
 DIED = "the worker process died in this run, twice"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from migsim import ScenarioError, load_scenario, run
 from migsim.panel import panel
-from test_sweep import SMALL
+from sweeps import SMALL
 
 BUSY = Path(__file__).parent.parent / "data" / "recordings-busy" / "k1-chunk-behind-ram-new"
 

@@ -1,16 +1,9 @@
-"""Sweeps: every run once, equal rows whoever runs them, gone on with after a kill; bad input in one line."""
+"""Sweeps: points, draws, rows; bad input in one line."""
 from __future__ import annotations
 
 import json
-import os
 import random
-import signal
 import statistics
-import subprocess
-import sys
-import time
-from collections.abc import Callable
-from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -19,21 +12,10 @@ from hypothesis import strategies as st
 
 from migsim import ScenarioError, load_scenario, run, sweep
 from migsim.cli import main
-from migsim.results import Results, SweepError
-from migsim.sweep import Sweep, drawn, frame, load_sweep, run_batch, run_sweep
-from migsim.workers import BATCH, DIED, Crew, ThisProcess, execute
+from migsim.sweep import drawn, frame, load_sweep, run_batch, run_sweep
+from sweeps import GRID, SMALL, made
 
 ROOT = Path(__file__).parent.parent
-HOST = {"qemu": "11.1.3", "machine": "pc-q35-11.1"}
-SMALL = {"source": HOST, "destination": HOST, "caps": {"return-path": True, "switchover-ack": True},
-         "params": {"avail-switchover-bandwidth": 10**9}, "timeout_ms": 2000,
-         "devices": [{"common": {"v2": 1}, "source": {"query_us": 20000}, "destination": {"load_init_ms": 20}}]}
-GRID = {"scenario": SMALL, "grid": {"devices.0.destination.load_init_ms": [20, 60],
-                                    "devices.0.destination.load_stop_ms": [0, 5, 9]}}
-
-
-def made(**changes: object) -> Sweep:
-    return load_sweep({**GRID, **changes})
 
 
 # --- points ---
@@ -113,200 +95,6 @@ def test_capabilities_that_qemu_refuses_are_a_row() -> None:
     rows = run_sweep({"scenario": SMALL, "grid": {"caps.return-path": [True, False]}})
     assert rows[1]["reason"] == "Capability 'switchover-ack' requires capability 'return-path'"
     assert [row["status"] for row in rows] == ["completed", "refused"]
-
-
-def busy(name: str, **changes: object) -> dict:
-    """A recording's row at its time-out."""
-    return load_sweep({"scenario": str(ROOT / "data" / name), "grid": {key.replace("__", "."): [value] for
-                       key, value in {"timeout_ms": 9000, **changes}.items()}}).row(0)
-
-
-def test_why_it_never_ends_with_a_chunk_behind_ram() -> None:
-    row = busy("recordings-busy/k1-chunk-behind-ram-new")
-    assert row["reason"].endswith("that is never sent: RAM uses up the rate limit of each window") and row["acks"] == 1
-
-
-def test_why_it_never_ends_with_a_starved_estimate() -> None:
-    row = busy("recordings/bb-measured-bandwidth-legacy")
-    assert row["reason"].endswith("bandwidth is measured while only what gets dirty is sent")
-    assert row["pending_bytes"] > row["threshold_bytes"]
-
-
-def test_why_it_never_ends_with_a_busy_guest() -> None:
-    row = busy("recordings-busy/b1-ram-high-rate-limit-raised", actions=[])
-    assert row["reason"] == "data gets dirty as fast as it is sent"
-    assert row["pending_bytes"] > 40 * 10**6 > row["threshold_bytes"] * 3
-
-
-def test_why_it_never_ends_without_an_approval() -> None:
-    mixed = {**SMALL, "destination": {**HOST, "globals": ["migration.switchover-ack-legacy=on"]},
-             "devices": [*SMALL["devices"], {"common": {"v2": 1}}]}
-    row = load_sweep({"scenario": mixed, "grid": {"seed": [0]}}).row(0)
-    assert row["reason"] == "an ACK is awaited: the initial data is sent, its approval has not come back"
-
-
-# --- whoever runs it ---
-
-@pytest.fixture(scope="module")
-def expected() -> list[dict]:
-    return run_sweep(many())
-
-
-def many() -> Sweep:
-    return load_sweep({"scenario": SMALL, "grid": {"devices.0.destination.load_init_ms": [20, 60]}, "draw": {
-        "devices.0.source.stopcopy": {"loguniform": [4096, 4194304]}}, "runs": 200, "seed": 3})
-
-
-def test_a_pool_gives_the_same_rows(expected: list[dict]) -> None:
-    assert run_sweep(many(), workers=2) == expected
-
-
-def test_never_more_than_a_few_batches_are_handed_out() -> None:
-    out: list[int] = []
-
-    class Slow(ThisProcess):
-        def submit(self, fn: Callable, /, *args: object) -> Future:
-            out.append(len(args[1]))
-            return super().submit(fn, *args)
-
-    seen = 0
-    for lines in execute(many(), iter(range(400)), Crew(Slow, 3)):
-        seen += len(lines)
-        assert sum(out) - seen <= 3 * BATCH
-    assert seen == 400
-
-
-class Deadly(Sweep):
-    """Run 37 kills its worker: the first time, which it notes in the file `name`, or always, without a name."""
-
-    def row(self, index: int) -> dict:
-        if index == 37 and not (self.name and Path(self.name).exists()):
-            if self.name:
-                Path(self.name).touch()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super().row(index)
-
-
-@pytest.mark.parametrize("always", [False, True])
-def test_a_worker_that_dies_takes_nothing_along(expected: list[dict], tmp_path: Path, always: bool) -> None:
-    plain = many()
-    deadly = Deadly(plain.scenario, plain.grid, plain.draw, plain.runs, plain.seed,
-                    name="" if always else str(tmp_path / "died"))
-    rows = list(expected)
-    if always:
-        rows[37] = plain.lost_row(37, "error", DIED)
-    assert run_sweep(deadly, workers=2) == rows
-
-
-# --- the file ---
-
-def test_gone_on_with_at_any_torn_byte(tmp_path: Path) -> None:
-    out, got = tmp_path / "r.jsonl", made()
-    rows = run_sweep(got, out)
-    whole = out.read_bytes()
-    for cut in (*range(0, len(whole), 97), len(whole) - 1):
-        out.write_bytes(whole[:cut])
-        assert run_sweep(got, out) == rows and out.read_bytes() == whole
-
-
-def test_what_is_there_is_not_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    out, got = tmp_path / "r.jsonl", made()
-    run_sweep(got, out)
-    monkeypatch.setattr(sweep, "run", lambda *_: pytest.fail("ran again"))
-    seen: list[int] = []
-    assert len(run_sweep(got, out, progress=seen.append)) == 6 and seen == [6]
-
-
-def test_another_sweeps_file_is_refused_and_left_alone(tmp_path: Path) -> None:
-    out = tmp_path / "r.jsonl"
-    run_sweep(made(), out)
-    before = out.read_bytes()
-    with pytest.raises(SweepError, match=r"r\.jsonl: rows of another sweep, .*; give another --out$"):
-        run_sweep(made(measure=["acks"]), out)
-    out.write_bytes(before.replace(b'"migsim": "', b'"migsim": "9'))
-    with pytest.raises(SweepError, match=r"rows of migsim '9"):
-        run_sweep(made(), out)
-    out.write_bytes(before)
-    with pytest.raises(SweepError, match="another process is writing it"), Results(out, made()):
-        run_sweep(made(), out)
-    assert out.read_bytes() == before
-
-
-@pytest.mark.parametrize("text", ["precious", "{}\n", '{"sweep": 3}\n', "[" * 9999 + "\n"])
-def test_a_file_that_is_not_ours_is_left_alone(text: str, tmp_path: Path) -> None:
-    out = tmp_path / "notes.txt"
-    out.write_text(text)
-    with pytest.raises(SweepError, match="not a results file of a sweep"):
-        run_sweep(made(), out)
-    assert out.read_text() == text
-
-
-@pytest.mark.parametrize("damage", [lambda ls: [*ls, ls[2]], lambda ls: [ls[0], "x\n", *ls[1:]],
-                                    lambda ls: [ls[0], ls[1].replace('"run": 0', '"run": 1'), *ls[2:]]])
-def test_a_damaged_file_is_refused(damage: Callable, tmp_path: Path) -> None:
-    out = tmp_path / "r.jsonl"
-    run_sweep(made(), out)
-    out.write_text("".join(damage(out.read_text().splitlines(keepends=True))))
-    with pytest.raises(SweepError, match=r"line \d is no row of this sweep"):
-        run_sweep(made(), out)
-
-
-def children(pid: int) -> list[int]:
-    return [int(p) for task in Path(f"/proc/{pid}/task").glob("*/children") for p in task.read_text().split()]
-
-
-def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
-
-
-def test_killed_and_started_again_it_goes_on(tmp_path: Path, expected: list[dict]) -> None:
-    out, what = tmp_path / "r.jsonl", tmp_path / "many.json"
-    what.write_text(json.dumps({"scenario": SMALL, "grid": many().grid, "draw": {
-        "devices.0.source.stopcopy": {"loguniform": [4096, 4194304]}}, "runs": 200, "seed": 3}))
-    command = [sys.executable, "-m", "migsim", "sweep", str(what), "--out", str(out), "--workers", "2"]
-    for rows in (20, 120):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, cwd=ROOT)
-        wait_until(lambda rows=rows: out.exists() and out.read_bytes().count(b"\n") > rows)
-        workers = [pid for child in children(process.pid) for pid in (child, *children(child))]
-        assert workers
-        process.kill()
-        process.wait()
-        wait_until(lambda workers=workers: not any(Path(f"/proc/{pid}").exists() for pid in workers), 10)
-    before = out.read_bytes().count(b"\n")
-    assert 120 < before < 401
-    assert run_sweep(load_sweep(what), out) == expected
-    assert out.read_bytes().count(b"\n") == 401
-
-
-# --- a Dask cluster ---
-
-def test_a_cluster_that_loses_a_worker_gives_the_same_rows(expected: list[dict], tmp_path: Path) -> None:
-    distributed = pytest.importorskip("distributed")
-    out = tmp_path / "r.jsonl"
-    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, worker_dashboard_address=None,
-                                  silence_logs=50) as cluster:
-        victim = next(iter(cluster.workers.values()))
-        seen = 0
-
-        def progress(rows: int) -> None:
-            nonlocal seen
-            if seen < 200 <= seen + rows:
-                os.kill(victim.pid, signal.SIGKILL)
-            seen += rows
-
-        assert run_sweep(many(), out, dask=cluster.scheduler_address, progress=progress) == expected
-    assert seen == 400 and out.read_bytes().count(b"\n") == 401
-
-
-def test_no_cluster_at_the_address_is_one_line(tmp_path: Path) -> None:
-    pytest.importorskip("distributed")
-    for address in ("nonsense", "tcp://127.0.0.1:1"):
-        with pytest.raises(SweepError, match="no Dask scheduler at") as caught:
-            run_sweep(made(), tmp_path / "r.jsonl", dask=address)
-        assert "\n" not in str(caught.value) and not (tmp_path / "r.jsonl").exists()
 
 
 # --- from Python ---

@@ -10,7 +10,7 @@ from migsim.picture import pictures
 from migsim.player import payload
 from migsim.sweep import Sweep, load_sweep, run_sweep
 from migsim.sweepview import cells
-from test_sweep import SMALL
+from sweeps import SMALL
 
 DOWN, ACROSS = "devices.0.destination.load_stop_ms", "devices.0.destination.load_init_ms"
 DRAW = {"devices.0.source.stopcopy": {"uniform": [1, 9 << 20]}}

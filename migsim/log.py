@@ -1,19 +1,410 @@
-"""QEMU's trace logs, read fast and with flat memory: protocol events are kept, loop turns and unknown events folded.
+"""QEMU's trace logs, read fast and in bounded memory: protocol events are kept, loop turns and unknown events folded.
 
-`read_log` gives a Journal, so everything that takes one works. In progress: the fast path and the folds.
+Forms of the lines: recordings' README; `-msg timestamp=on` leaves the fraction out when it is 0, 10.0 prints
+`pid@time:`. What is kept of the loop turns: what asks for an ACK or fails, the first of each event in a migration, the
+lines before each protocol event, and all of a switchover.
 """
 from __future__ import annotations
 
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import timedelta
+from functools import cache
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
-from .journal import Journal, read_journal
+from .blocks import BROKEN, blocks
+from .events import EVENTS, RawText, parse
+from .events import _regexes as regexes
+from .folds import Fold, fold_key
+from .journal import EPOCH, LEFT_OUT, SIDES, Event, Journal, JournalError, parse_line
+
+WINDOW_US = 100_000  # BUFFER_DELAY, the window of QEMU's rate limit: events are folded over as much
+MOST_FOLDS = 20_000  # per log; with more of them windows become twice as long
+MOST_NAMES = 1_000  # unknown events by other names are counted together
+MOST_EVENTS = 200_000  # kept per log; then data and the turns of a switchover are folded, too
+MOST_FULL = 2_000_000  # with full=True
+BEFORE = 64  # loop lines kept before a protocol event: more than a turn of four devices
+BATCH = 8_192  # lines folded at once
+MOST_LINE = 1 << 20  # bytes; longer lines are left out
+HOPELESS = 64 << 20  # bytes without any event: no log
+
+STAMP = re.compile(rb"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z |\d{1,10}@\d{1,11}\.\d{6}:)[a-z]")
+AT_START = re.compile(rb"\n" + STAMP.pattern)
+NAME = re.compile(r"[a-z_0-9]{1,200}")
+
+#: written in each loop turn or more often; with a pattern for those that must not be folded
+LOOPS = {
+    "savevm_section_start": b"", "savevm_section_end": b"", "savevm_state_iterate": b"",
+    "vfio_state_pending": rb"ack 1|final 1", "vfio_state_pending_estimate": b"", "vfio_state_pending_exact": b"",
+    "qemu_savevm_query_pending": rb"final=1|collected switchover ack pending=[1-9]",
+    "migrate_pending_estimate": b"", "migrate_pending_exact": b"", "migration_bitmap_sync_start": b"",
+    "migration_bitmap_sync_end": b"", "vfio_query_stop_copy_size": b"",
+    "vfio_query_precopy_size": b"", "vfio_save_iterate": b"", "migration_rate_limit_pre": b"",
+    "migration_rate_limit_post": b"", "ram_save_iterate_big_wait": b"", "dirty_bitmap_state_pending": b"",
+    "source_return_path_thread_loop_top": b"", "vmstate_save": b"", "vmstate_load": b"", "ram_load_start": b"",
+    "ram_load_complete": b"", "qemu_loadvm_state_section": rb"^[34]",
+    "qemu_loadvm_state_section_partend": b""}
+#: a line per MiB or per 100 ms: kept, but no reason to keep what stands before it
+DATAS = ("vfio_save_block", "vfio_load_state", "vfio_load_state_device_data", "migrate_transferred")
+KEPT, DATA, FIRST, UNKNOWN, LOOP = "kept", "data", "first", "unknown", None
 
 
-def read_log(source: str | Path | None, destination: str | Path | None = None, *, full: bool = False) -> Journal:
-    """A journal from the logs of one or both sides, plain, gzip or xz. Raises JournalError, one line.
+def _kinds(plain: str | None, telling: bool) -> dict[bytes, Any]:
+    """Event -> what to do with it; a function tells it from the arguments."""
+    out: dict[bytes, Any] = {name.encode(): KEPT for name in EVENTS} | {name.encode(): DATA for name in DATAS}
+    return out | {name.encode(): re.compile(pattern).search if pattern and telling else plain
+                  for name, pattern in LOOPS.items()}
 
-    `full`: fold nothing (up to a limit).
+
+TURNING = _kinds(LOOP, True)
+STARTING = _kinds(FIRST, False)
+SWITCHING = _kinds(DATA, False)
+#: what only a source, only a destination writes
+ROLES = {"source": {"savevm_state_setup", "migration_set_outgoing_channel", "migration_thread_setup_complete",
+                    "vfio_save_setup", "migration_completion_vm_stop", "qemu_savevm_query_pending",
+                    "migrate_pending_estimate"},
+         "destination": {"loadvm_state_setup", "migration_set_incoming_channel", "process_incoming_migration_co_end",
+                         "loadvm_process_command", "vfio_load_state", "qemu_loadvm_state_section"}}
+
+Line = tuple[int, bytes, bytes, bytes, bytes]  # number, window, stamp, event, argument text
+
+
+def microseconds(stamp: bytes) -> int | None:
+    """Since 1970, of a stamp without its Z or colon; None for no possible time."""
+    text = stamp.decode(errors="replace")
+    got = parse_line(f"{text}:x" if "@" in text else f"{text}Z x")
+    return got[0] if got else None
+
+
+@cache
+def forms(name: str) -> tuple[tuple[re.Pattern[bytes], tuple[int, ...]], ...]:
+    """The forms of an event's argument text, over many lines at once; bases of the arguments (0: text)."""
+    return tuple((re.compile(b"^" + regex.pattern.encode() + b"$", re.MULTILINE), bases)
+                 for regex, bases in regexes(name))
+
+
+def fitting(name: str, texts: list[bytes]) -> tuple[list[tuple[bytes, ...]], tuple[int, ...]] | None:
+    """The arguments of all these texts and their bases, if one form of the event fits all of them."""
+    joined = b"\n".join(texts)
+    for form, bases in forms(name):
+        rows = form.findall(joined)
+        if len(rows) == len(texts):
+            return rows if len(bases) > 1 else [(row,) for row in rows], bases
+    return None
+
+
+def numbers(name: str, texts: list[bytes]) -> Iterator[tuple[str, int, list[list[int]]]]:
+    """(key, count, each numeric argument's values) of events of one name; no values for texts of no known form."""
+    found = fitting(name, texts)
+    if not found and len(texts) > 1 and name in EVENTS:
+        for text, count in Counter(texts).items():  # several forms, or damaged
+            for key, _, columns in numbers(name, [text]):
+                yield key, count, [column * count for column in columns]
+        return
+    rows, bases = found or ([()] * len(texts), ())
+    by_device = bases[:1] == (0,) and fold_key(name, ("x",) + (0,) * (len(bases) - 1)) == "x"
+    by_exact = name == "qemu_savevm_query_pending" and bool(bases)
+    for first in {row[0] for row in rows} if by_device or by_exact else [None]:
+        some = rows if first is None else [row for row in rows if row[0] == first]
+        key = "" if first is None else fold_key(name, (first.decode(errors="replace") if by_device else int(first),))
+        columns = [list(map(int, column)) if base == 10 else [int(v, base) for v in column]
+                   for base, column in zip(bases, zip(*some, strict=True), strict=False) if base]
+        yield key, len(some), columns
+
+
+class Folder:
+    """Collects the folds of one log: at most MOST_FOLDS windows, at most MOST_NAMES names."""
+
+    def __init__(self) -> None:
+        self.width = WINDOW_US
+        self.unknown: set[str] = set()
+        self.rows: dict[tuple[str, str, int], Fold] = {}
+
+    def add(self, items: Sequence[Line]) -> int:
+        """Fold these lines; how many of them have no possible time."""
+        groups: dict[bytes, dict[bytes, list[bytes]]] = {}
+        span: dict[bytes, list[bytes]] = {}
+        for _, window, stamp, name, text in items:
+            names = groups.get(window)
+            if names is None:
+                names = groups[window] = {}
+                span[window] = [stamp, stamp]
+            span[window][1] = stamp
+            group = names.get(name)
+            if group is None:
+                names[name] = [text]
+            else:
+                group.append(text)
+        bad = 0
+        for window, names in groups.items():
+            first, last = map(microseconds, span[window])
+            if first is None or last is None:
+                bad += sum(map(len, names.values()))
+                continue
+            for name, texts in names.items():
+                self._group(name.decode(), min(first, last), max(first, last), texts)
+        return bad
+
+    def _group(self, name: str, first: int, last: int, texts: list[bytes]) -> None:
+        if name not in EVENTS and name not in self.unknown:
+            if len(self.unknown) < MOST_NAMES:
+                self.unknown.add(name)
+            else:
+                name = "(others)"
+        for key, count, columns in numbers(name, texts):
+            self._put(Fold("", name, key, count, first, last, tuple(map(min, columns)), tuple(map(max, columns)),
+                           tuple(map(sum, columns))))
+        while len(self.rows) > MOST_FOLDS:
+            self.width *= 2
+            old, self.rows = self.rows, {}
+            for row in old.values():
+                self._put(row)
+
+    def _put(self, row: Fold) -> None:
+        key = row.name, row.key, row.first // self.width
+        there = self.rows.get(key)
+        self.rows[key] = there.plus(row) if there else row
+
+
+class Reader:
+    """One log: events in the order of their lines, folds, and what was no event."""
+
+    def __init__(self, full: bool) -> None:
+        self.full = full
+        self.kinds: dict[bytes, Any] = dict(STARTING)
+        self.events: list[tuple[int, int, str, tuple]] = []  # (us, line, name, args)
+        self.folder = Folder()
+        self.pending: list[Line] = []  # loop lines not folded yet
+        self.lines = 0
+        self.others, self.first_other = 0, ""
+        self.left_out: list[str] = []
+        self.torn: tuple[int, bytes] | None = None
+
+    def feed(self, block: bytes) -> None:
+        """Whole lines."""
+        lines = (block.replace(b"\r\n", b"\n") if b"\r" in block else block).split(b"\n")
+        lines.pop()
+        first = self.lines + 1
+        self.lines += len(lines)
+        if clean(block, lines):
+            self._events(enumerate(lines, first))
+        else:
+            self._events(self._mended(enumerate(lines, first)))
+
+    def _events(self, lines: Iterable[tuple[int, bytes]]) -> None:
+        """Lines that begin with a stamp."""
+        pending, kinds = self.pending, self.kinds
+        for number, line in lines:
+            stamp, _, rest = line.partition(b" ")
+            if stamp[-1:] == b"Z":
+                name, _, text = rest.partition(b" ")
+                item = number, stamp[:21], stamp[:-1], name, text
+            else:
+                stamp, _, name = stamp.rpartition(b":")
+                item = number, stamp[:-5], stamp, name, rest
+            kind = kinds.get(name, UNKNOWN)
+            if kind is LOOP or (kind.__class__ is not str and not kind(item[4])):
+                pending.append(item)
+                if len(pending) >= BATCH:
+                    self._fold(BEFORE)
+            else:
+                self._tell(kind, item)
+                kinds = self.kinds
+        self._fold(BEFORE)
+
+    def _tell(self, kind: Any, item: Line) -> None:
+        """One line that may be kept."""
+        name = item[3].decode(errors="replace")
+        if kind == UNKNOWN and not (name.isascii() and NAME.fullmatch(name)):
+            self._other(b" ".join(item[2:]).decode(errors="replace"))
+        elif self.full:
+            self._keep(item)
+        elif kind == UNKNOWN or (kind == DATA and len(self.events) >= MOST_EVENTS):
+            self.pending.append(item)
+        elif kind in (DATA, FIRST):
+            self._keep(item)
+            if kind == FIRST:
+                self.kinds[item[3]] = TURNING[item[3]]
+        else:
+            self._fold(BEFORE)
+            if len(self.events) < MOST_EVENTS:
+                for before in [p for p in self.pending if p[3] in TURNING]:
+                    self._keep(before)
+                self.pending[:] = [p for p in self.pending if p[3] not in TURNING]
+            self._keep(item)
+            self._phase(name, item[4])
+
+    def _phase(self, name: str, text: bytes) -> None:
+        """A switchover is kept whole; a new migration tells everything once more."""
+        if name == "migrate_set_state" and text not in (b"new state device", b"new state pre-switchover"):
+            self.kinds = dict(STARTING) if text == b"new state setup" or self.kinds is SWITCHING else self.kinds
+        elif text == b"src-downtime-start" or (name == "runstate_set" and text.endswith(b"(finish-migrate)")) \
+                or text == b"com=SWITCHOVER_START len=0" or name == "qemu_loadvm_state_section":
+            self.kinds = SWITCHING
+
+    def _keep(self, item: Line) -> None:
+        number, _, stamp, raw, text = item
+        name, us = raw.decode(), microseconds(stamp)
+        args = parse(name, text.decode(errors="replace"))
+        if us is None or (name in EVENTS and args and isinstance(args[0], RawText)):
+            self._other(b" ".join(item[2:]).decode(errors="replace"))
+        else:
+            self.events.append((us, number, name, args))
+        if len(self.events) > (MOST_FULL if self.full else 2 * MOST_EVENTS):
+            raise JournalError(f"line {number}: more than {len(self.events) - 1} events to keep"
+                               + (": read it without full=True" if self.full else ": no log of migrations"))
+
+    def _fold(self, spare: int) -> None:
+        """Fold what is pending but for the last lines."""
+        done = self.pending[:-spare] if spare else self.pending[:]
+        del self.pending[:len(done)]
+        self.others += self.folder.add(done)
+
+    def _other(self, text: str) -> None:
+        if LEFT_OUT.fullmatch(text) and len(self.left_out) < 10:
+            self.left_out.append(text)
+        elif text:
+            self.others += 1
+            self.first_other = self.first_other or text[:200]
+
+    def _mended(self, lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
+        """Lines that concurrent writers have torn, put together again; what belongs to no event is left out.
+
+        A thread's line may stand within another's: `AAA` + `BBB\\n` + `AAA\\n`.
+        """
+        for number, line in lines:
+            starts = [found.start() for found in STAMP.finditer(line)]
+            if not starts:
+                if self.torn and fits(self.torn[1] + line):
+                    yield self.torn[0], self.torn[1] + line
+                else:
+                    self._give_up_torn()
+                    self._other(line.decode(errors="replace"))
+                self.torn = None
+                continue
+            if starts[0]:
+                self._other(line[:starts[0]].decode(errors="replace"))
+            if len(starts) > 1 and fits(line[starts[0]:]):
+                del starts[1:]  # a text that looks like a line
+            for first, last in pairwise([*starts, len(line)]):
+                piece = line[first:last]
+                if last == len(line) or fits(piece):
+                    yield number, piece
+                else:
+                    self._give_up_torn()
+                    self.torn = number, piece
+
+    def _give_up_torn(self) -> None:
+        if self.torn:
+            self._other(self.torn[1].decode(errors="replace"))
+        self.torn = None
+
+    def finish(self, rest: bytes) -> None:
+        """The end of the file; `rest` has no line end."""
+        if rest and fits(rest):
+            self.feed(rest + b"\n")
+        elif rest:
+            self._other(rest.decode(errors="replace"))
+        self._give_up_torn()
+        self._fold(0)
+
+    @property
+    def role(self) -> str | None:
+        """The side that wrote this log, if its events tell."""
+        names = {e[2] for e in self.events} | {row[0] for row in self.folder.rows}
+        return next((side for side, only in ROLES.items() if names & only), None)
+
+
+def clean(block: bytes, lines: list[bytes]) -> bool:
+    """Whether every line begins with a stamp and has no second one: counted, not looked at one by one."""
+    if not lines:
+        return True
+    at = 0 if lines[0][4:5] == b"-" else lines[0].find(b"@")
+    begin = lines[0][at:at + 8]  # a month, or 28 hours
+    return at >= 0 and block.count(begin) == len(lines) == len(AT_START.findall(b"\n" + block))
+
+
+def fits(line: bytes) -> bool:
+    """Whether this is a whole line of a known event."""
+    got = parse_line(line.decode(errors="replace"))
+    return got is not None and got[1] in EVENTS and not isinstance((*parse(got[1], got[2]), "")[0], RawText)
+
+
+def read_one(path: Path, full: bool, progress: Callable[[int, int], None] | None) -> tuple[Reader, list[str]]:
+    """One log, and notes. A file that breaks off is read up to there. Raises JournalError."""
+    reader, rest, notes, size, good, good_at = Reader(full), b"", [], 0, 0, 0
+    try:
+        for block in blocks(path, progress):
+            size += len(block)
+            whole, newline, rest = (rest + block).rpartition(b"\n")
+            if newline:
+                reader.feed(whole + newline)
+            if len(rest) > MOST_LINE:
+                rest = b""  # its end will be no event
+                reader.others += 1
+            if reader.lines - reader.others > good:
+                good, good_at = reader.lines - reader.others, size
+            elif size - good_at > HOPELESS:
+                raise JournalError(f"no trace event in {HOPELESS >> 20} MiB after line {reader.lines}")
+    except BROKEN as error:
+        if not reader.events:
+            raise JournalError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+        notes.append(f"{path}: breaks off after {size} bytes: {getattr(error, 'strerror', None) or error}")
+    except JournalError as error:
+        raise JournalError(f"{path}: {error}") from None
+    reader.finish(rest)
+    return reader, notes
+
+
+def read_log(source: str | Path, destination: str | Path | None = None, *, full: bool = False,
+             progress: Callable[[int, int], None] | None = None) -> Journal:
+    """A journal from the logs of one or both sides, plain, gzip or xz, on the clocks that they have.
+
+    Which side a log is of is told by its events; the order of the two only counts where they do not tell. `full`:
+    nothing is folded, up to MOST_FULL events. `progress` is told (bytes read, bytes of the file) now and then.
+    Raises JournalError, one line: which file, what is wrong.
     """
-    if source is None:
-        raise ValueError("read_log: give the source's log, the destination's or both")
-    return read_journal(source, destination)
+    paths = [Path(p) for p in (source, destination) if p is not None]
+    found = [read_one(path, full, progress) for path in paths]
+    sides = which(paths, [reader.role for reader, _ in found])
+    notes = [note for (_, those), path, side in zip(found, paths, sides, strict=True) for note in those]
+    rows = []
+    for path, side, (reader, _) in zip(paths, sides, found, strict=True):
+        notes += about(path, reader)
+        rows += [(us, number, side, name, args) for us, number, name, args in sorted(reader.events, key=_when)]
+    rows.sort(key=lambda row: row[0])
+    start = min([row[0] for row in rows[:1]] + [f.first for r, _ in found for f in r.folder.rows.values()])
+    folds = [f._replace(side=side, first=f.first - start, last=f.last - start)
+             for side, (reader, _) in zip(sides, found, strict=True) for f in reader.folder.rows.values()]
+    return Journal([Event(us - start, side, name, args) for us, _, side, name, args in rows],
+                   EPOCH + timedelta(microseconds=start), tuple(notes), None,
+                   tuple(sorted(folds, key=lambda f: f.first)), [row[1] for row in rows])
+
+
+def _when(row: tuple[int, int, str, tuple]) -> tuple[int, int]:
+    return row[:2]
+
+
+def which(paths: Sequence[Path], roles: Sequence[str | None]) -> list[str]:
+    """The side of each log. Raises JournalError if both are of one side."""
+    if len(roles) == 1:
+        return [roles[0] or "source"]
+    if roles[0] and roles[0] == roles[1]:
+        raise JournalError(f"{paths[0]}, {paths[1]}: both are logs of a {roles[0]}: give the source's and the "
+                           "destination's")
+    swapped = roles[0] == "destination" or roles[1] == "source"
+    return list(reversed(SIDES) if swapped else SIDES)
+
+
+def about(path: Path, reader: Reader) -> list[str]:
+    """What a reader of the journal must know of the log. Raises JournalError if there is no event in it."""
+    if not reader.events and not reader.folder.rows:
+        raise JournalError(f"{path}: no trace event in {reader.lines} lines: start QEMU with -trace 'vfio_*' "
+                           "-trace 'migrat*' -msg timestamp=on -D FILE")
+    out = [f"{path}: {text}" for text in reader.left_out]
+    if reader.others:
+        out.append(f"{path}: {reader.others} lines are no trace events, the first: {reader.first_other}")
+    return out

@@ -310,6 +310,11 @@ def explain(name: str, args: tuple = (), side: str = "source") -> Explanation:
     return Explanation(what, why, function, patch)
 
 
+def words_of(name: str) -> tuple[str, str]:
+    """What a listed event says, and why; arguments stand as {QEMU's name for it}."""
+    return _T[name][1], _T[name][2]
+
+
 def function_of(name: str) -> str:
     """The QEMU function that writes the event (the present function of its thread)."""
     return _T.get(name, (name, "", "", 0))[0]

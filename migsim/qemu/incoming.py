@@ -391,7 +391,7 @@ def postcopy_started(w: World) -> int:
 
 
 def listen_receive(w: World) -> int | str:
-    """postcopy_ram_listen_thread(): PING 4, RAM, end of stream."""
+    """postcopy_listen_thread(): PING 4, RAM, end of stream."""
     record = receive(w)
     if not isinstance(record, Record):
         if isinstance(record, int):

@@ -91,7 +91,8 @@ def loadvm_state_switchover_ack_needed(w: World) -> None:
 
 
 def migration_request_switchover_ack(w: World, requester: str) -> None:
-    """p4 migration_request_switchover_ack(), p5 ..._legacy(): a device counts itself in its load setup."""
+    """p4 migration_request_switchover_ack(), p5 migration_request_switchover_ack_legacy(): a device counts itself in
+    its load setup."""
     code, d = w.dcfg.code, w.dst
     if not code.ack_requested_by_call or not w.dcfg.ack or not w.dcfg.legacy:
         return

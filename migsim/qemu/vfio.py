@@ -152,7 +152,7 @@ def vfio_final_precopy_reinit_check(w: World, i: int) -> int:
 
 
 def vfio_migration_state_notifier_failed(w: World, i: int) -> int:
-    """Notifier FAILED: the device goes back to RUNNING (7.7)."""
+    """vfio_migration_state_notifier() of FAILED: the device goes back to RUNNING (7.7)."""
     w.then((set_state, SRC, i, "RUNNING", "ERROR"))
     return 0
 

@@ -5,10 +5,11 @@ import html
 import re
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from migsim import read_journal, run
+from migsim import draw, read_journal, run
 from migsim.draw import _ack_waits, pending_figure
 from migsim.report import begin
 
@@ -42,6 +43,13 @@ def test_waits_that_overlap_are_one() -> None:
     journal = run(DATA / "scenarios" / "cover-letter.yaml").journal
     waits = _ack_waits(journal, begin(journal))
     assert all(a < b for a, b in waits) and all(b < c for (_, b), (c, _) in pairwise(waits))
+
+
+def test_a_wait_within_a_wait_does_not_end_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = run(DATA / "recordings-busy" / "a1-ram-low-rate").journal
+    spans = [(2_000_000, 9_000_000), (3_000_000, 4_000_000), (9_500_000, 9_600_000)]
+    monkeypatch.setattr(draw, "ack_ledger", lambda _: [SimpleNamespace(asked=a, counted=b) for a, b in spans])
+    assert _ack_waits(journal, 1_000_000) == [(1.0, 8.0), (8.5, 8.6)]
 
 
 def test_without_devices_no_ack_is_awaited() -> None:

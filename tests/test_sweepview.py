@@ -46,6 +46,15 @@ def test_a_click_opens_the_run_in_the_middle(view) -> None:
     assert json.loads(view.player.data)["pictures"]
 
 
+def test_a_run_that_never_completed_is_the_longest_of_its_cell() -> None:
+    rows = run_sweep(small())
+    for row, ms in zip(rows[9:], (50, None, 40), strict=True):
+        row["downtime_ms"] = ms
+    view = cells(small(), rows)
+    view.buttons[40, 20].click()
+    assert view.opened == rows[9]["run"] and view.buttons[40, 20].description == "50"
+
+
 def test_text_of_a_sweep_is_no_markup() -> None:
     odd = small(grid={"devices.0.id": ["<img src=x>"], "name": ["<b>"]})
     view = cells(odd, run_sweep(odd))

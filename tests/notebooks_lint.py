@@ -24,7 +24,7 @@ TITLE_CHARACTERS = 80
 MARKDOWN_WORDS = 120
 CODE_LINES_MOST, CODE_LINES_USUAL, DEF_LINES = 30, 12, 10
 OUTLINE = ["You will be able to", "You need", "Time"]
-NAME = re.compile(r"(?P<mark>\d\d|p\d\d|lab)-[a-z0-9]+(-[a-z0-9]+)*\.ipynb")
+NAME = re.compile(r"(?:(?P<mark>\d\d|p\d\d|lab|review|ref)-[a-z0-9]+(-[a-z0-9]+)*|capstone)\.ipynb")
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 WAITING_WIDGETS = {"interact", "interactive", "interactive_output", "interact_manual", "Output"}
 NETWORK = {"urllib", "requests", "httpx", "socket", "http"}
@@ -59,9 +59,9 @@ class Notebook:
 
     @property
     def mark(self) -> str:
-        """What the file's name begins with: a number, p and a patch's number, or lab."""
+        """What the file's name begins with: a number, p and a patch's number, or a word."""
         match = NAME.fullmatch(self.path.name)
-        return match["mark"] if match else ""
+        return match["mark"] or "" if match else ""
 
     @property
     def of_patch(self) -> bool:
@@ -84,7 +84,8 @@ def _parse(source: str) -> ast.Module | None:
 
 def file_name(book: Notebook) -> Iterator[Finding]:
     if not NAME.fullmatch(book.path.name):
-        yield 0, "a name is NN-words.ipynb, pNN-words.ipynb (patch NN) or lab-words.ipynb"
+        yield 0, ("a name is NN-words.ipynb, pNN-words.ipynb (patch NN), lab-, review- or ref-words.ipynb, "
+                  "or capstone.ipynb")
 
 
 def title(book: Notebook) -> Iterator[Finding]:
@@ -94,7 +95,7 @@ def title(book: Notebook) -> Iterator[Finding]:
         return
     text = book.cells[0][1].source
     first = text.splitlines()[0] if text else ""
-    wanted = "# " if book.mark in ("", "lab") else f"# {book.mark}. "
+    wanted = f"# {book.mark}. " if re.search(r"\d", book.mark) else "# "
     if not first.startswith(wanted) or len(first) <= len(wanted):
         yield 1, f"the first line is '{wanted}Title'"
     if len(first) > TITLE_CHARACTERS:
@@ -201,8 +202,9 @@ def prose(book: Notebook) -> Iterator[Finding]:
 
 
 def markdown_length(book: Notebook) -> Iterator[Finding]:
+    """Prose is short; a table is looked up, not read, and does not count."""
     for number, cell in book.markdown:
-        words = len(cell.source.split())
+        words = sum(len(line.split()) for line in cell.source.splitlines() if not line.startswith("|"))
         if words > MARKDOWN_WORDS:
             yield number, f"{words} words; {MARKDOWN_WORDS} at most"
 
@@ -216,6 +218,27 @@ def predict(book: Notebook) -> Iterator[Finding]:
     for start, end in pairwise(bounds):
         if not any(start < number < end for number in revealed):
             yield start, "a cell tagged 'reveal' follows each 'predict'"
+
+
+def self_checks(book: Notebook) -> Iterator[Finding]:
+    """A patch's notebook lets its reader check what was understood, and write something."""
+    called = [node.func.id for _, tree in book.trees for node in ast.walk(tree)
+              if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+    if book.of_patch and called.count("check") < 2:
+        yield 0, "at least two calls of check()"
+    if book.of_patch and "exercise" not in called:
+        yield 0, "an exercise()"
+
+
+def solution(book: Notebook) -> Iterator[Finding]:
+    """Every exercise is solved in a folded code cell behind it, tagged `solution`, which the learner does not get."""
+    solved = [number for number, cell in book.code if "solution" in _tags(cell)]
+    for number, cell in book.code:
+        if "exercise(" in cell.source and number not in solved and not any(other > number for other in solved):
+            yield number, "a code cell tagged 'solution' follows the exercise"
+    for number in solved:
+        if not book.node.cells[number - 1].metadata.get("jupyter", {}).get("source_hidden"):
+            yield number, "a solution is folded: metadata jupyter.source_hidden"
 
 
 def widget_twin(book: Notebook) -> Iterator[Finding]:
@@ -275,7 +298,7 @@ RULES: dict[str, Callable[[Notebook], Iterator[Finding]]] = {
     rule.__name__.replace("_", "-"): rule
     for rule in (
         *(file_name, title, parameters, plain_python, no_network, waiting_widgets, code_length, def_length),
-        *(prose, markdown_length, predict, widget_twin, stripped, one_source, links, ending),
+        *(prose, markdown_length, predict, self_checks, solution, widget_twin, stripped, one_source, links, ending),
     )
 }
 

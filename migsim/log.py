@@ -107,9 +107,9 @@ def numbers(name: str, texts: list[bytes]) -> Iterator[tuple[str, int, list[list
     rows, bases = found or ([()] * len(texts), ())
     by_device = bases[:1] == (0,) and fold_key(name, ("x",) + (0,) * (len(bases) - 1)) == "x"
     by_exact = name == "qemu_savevm_query_pending" and bool(bases)
-    for first in {row[0] for row in rows} if by_device or by_exact else [None]:
-        some = rows if first is None else [row for row in rows if row[0] == first]
-        key = "" if first is None else fold_key(name, (first.decode(errors="replace") if by_device else int(first),))
+    for first in dict.fromkeys(row[0] for row in rows) if by_device or by_exact else [b""]:
+        some = [row for row in rows if row[0] == first] if first else rows
+        key = fold_key(name, (int(first),)) if by_exact else first.decode(errors="replace")
         columns = [list(map(int, column)) if base == 10 else [int(v, base) for v in column]
                    for base, column in zip(bases, zip(*some, strict=True), strict=False) if base]
         yield key, len(some), columns

@@ -123,6 +123,11 @@ def test_the_events_show_it() -> None:
     assert names[0] == "migration_thread_low_pending" and "migrate_error" in names
 
 
+def test_an_underflow_is_no_ack_that_is_due() -> None:
+    got = broken(run(RECORDINGS.parent / "scenarios" / "capability-at-destination-only-legacy.yaml").journal)
+    assert "counter-never-underflows" in got and "no-switchover-while-ack-pending" not in got
+
+
 def test_a_journal_without_its_source_tells_nothing() -> None:
     folder = RECORDINGS / "a-one-device-new-ack"
     journal = Journal(real(folder).side("destination"), real(folder).start)

@@ -2,11 +2,12 @@
 
     python -m migsim.gallery [--out DIR] [NOTEBOOK ...]   pages and an index, by default in build/gallery
     python -m migsim.gallery --learner [DIR]              the notebooks without the cells tagged `solution`
-    python -m migsim.gallery --map                        the map of notebook 00, as markdown
+    python -m migsim.gallery --map                        puts the map into notebook 00 anew
 """
 from __future__ import annotations
 
 import argparse
+import ast
 import copy
 import multiprocessing
 import re
@@ -51,10 +52,19 @@ def heading(node: NotebookNode) -> tuple[str, str, str]:
     return text.partition("\n")[0].removeprefix("# "), parts.get("You will be able to", ""), parts.get("Time", "")
 
 
-def on_trial(node: NotebookNode) -> str:
-    """The first rule of migsim.checks that the notebook's code names, or ""."""
-    code = "\n".join(cell.source for cell in node.cells if cell.cell_type == "code")
-    return next((word for word in re.findall(r"[\"']([a-z-]+)[\"']", code) if word in RULES), "")
+def kept(node: NotebookNode) -> list[str]:
+    """Rules of migsim.checks that the notebook claims to be broken in one run and to hold in another: by the claims of
+    its verdicts(), and by what it compares verdict() with."""
+    words: dict[str, set[str]] = {}
+    for cell in node.cells:
+        for part in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
+            call = part.left if isinstance(part, ast.Compare) else part
+            if not isinstance(call, ast.Call) or len(call.args) < 2 or not isinstance(call.args[1], ast.Constant):
+                continue
+            said = part.comparators if isinstance(part, ast.Compare) else [k.value for k in call.keywords]
+            constants = (c.value for value in said for c in ast.walk(value) if isinstance(c, ast.Constant))
+            words.setdefault(call.args[1].value, set()).update(filter(lambda c: isinstance(c, str), constants))
+    return [rule for rule, told in words.items() if rule in RULES and {"violated", "holds"} <= told]
 
 
 def map_table(paths: Iterable[Path]) -> str:
@@ -63,9 +73,19 @@ def map_table(paths: Iterable[Path]) -> str:
     for path in sorted(paths, key=order):
         node = nbformat.read(path, as_version=4)
         title, _, minutes = heading(node)
-        rule = on_trial(node)
-        rows.append(f"| [{title}]({path.name}) | {minutes} | {f'`{rule}`' if rule else ''} |")
-    return "\n".join(["| notebook | time | first rule on trial |", "| --- | --- | --- |", *rows])
+        rows.append(f"| [{title}]({path.name}) | {minutes} | {', '.join(f'`{rule}`' for rule in kept(node))} |")
+    return "\n".join(["| notebook | time | broken before, kept after |", "| --- | --- | --- |", *rows])
+
+
+def update_map(folder: Path) -> Path:
+    """Put the map into the cell of notebook 00 that is tagged `map`, under its heading."""
+    path = folder / "00-start-here.ipynb"
+    node = nbformat.read(path, as_version=4)
+    for cell in node.cells:
+        if "map" in cell.metadata.get("tags", []):
+            cell.source = cell.source.partition("\n| ")[0].rstrip() + "\n\n" + map_table(folder.glob("*.ipynb"))
+    nbformat.write(node, path)
+    return path
 
 
 # --- widgets without a kernel ---
@@ -223,13 +243,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gallery", metavar="DIR")
     parser.add_argument("--learner", type=Path, nargs="?", const=ROOT / "build" / "learner", metavar="DIR",
                         help="write the edition without solutions instead")
-    parser.add_argument("--map", action="store_true", help="print the map of notebook 00 instead")
+    parser.add_argument("--map", action="store_true", help="only bring the map in notebook 00 up to date")
     given = parser.parse_args(arguments)
     notebooks = sorted(given.notebooks or NOTEBOOKS.glob("*.ipynb"), key=order)
     failures: list[str] = []
     try:
         if given.map:
-            print(map_table(notebooks))
+            print(f"{update_map(NOTEBOOKS)}: the map is up to date")
         elif given.learner:
             print(f"{len(write_learner(given.learner, notebooks))} notebooks without solutions in {given.learner}")
         else:

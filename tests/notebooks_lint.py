@@ -237,7 +237,7 @@ def solution(book: Notebook) -> Iterator[Finding]:
         if "exercise(" in cell.source and number not in solved and not any(other > number for other in solved):
             yield number, "a code cell tagged 'solution' follows the exercise"
     for number in solved:
-        if not book.node.cells[number - 1].metadata.get("jupyter", {}).get("source_hidden"):
+        if book.of_patch and not book.node.cells[number - 1].metadata.get("jupyter", {}).get("source_hidden"):
             yield number, "a solution is folded: metadata jupyter.source_hidden"
 
 

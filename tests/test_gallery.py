@@ -10,7 +10,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from migsim import run
-from migsim.gallery import STATE, VIEW, heading, learner, main, order, page, render, write_learner
+from migsim.gallery import STATE, VIEW, heading, kept, learner, main, map_table, order, page, render, write_learner
 from migsim.player import show
 
 ROOT = Path(__file__).parent.parent
@@ -42,7 +42,8 @@ def test_players_keep_working_and_controls_show_their_value() -> None:
 
 
 def test_what_a_button_reveals_is_folded() -> None:
-    box = ipywidgets.VBox([ipywidgets.HTML("asked"), ipywidgets.Button(description="<Reveal>"), ipywidgets.HTML("said")])
+    asked, said = ipywidgets.HTML("asked"), ipywidgets.HTML("said")
+    box = ipywidgets.VBox([asked, ipywidgets.Button(description="<Reveal>"), said])
     text = page(executed(box), [])
     assert "<div>asked</div><details><summary>&lt;Reveal&gt;</summary>said</details>" in text
 
@@ -75,6 +76,21 @@ def test_learner_has_no_solutions(path: Path, tmp_path: Path) -> None:
 def test_learner_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--learner", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("*.ipynb"))) == len(NOTEBOOKS) and str(len(NOTEBOOKS)) in capsys.readouterr().out
+
+
+def test_the_map_is_up_to_date() -> None:
+    start = nbformat.read(ROOT / "notebooks" / "00-start-here.ipynb", 4)
+    [cell] = [c for c in start.cells if "map" in c.metadata.get("tags", [])]
+    assert cell.source.endswith("\n\n" + map_table(NOTEBOOKS)), "bring it up to date: python -m migsim.gallery --map"
+
+
+def test_kept_needs_both_verdicts() -> None:
+    cells = ['verdicts({"a": x}, "acks-balance", claim=["violated"])',
+             'verdicts(both, "acks-balance", claim=["holds"])',
+             'assert verdict(x, "always-ends") == "violated"\nassert verdict(y, "always-ends") == "holds"',
+             'verdicts(runs, "one-final-query", claim=["violated", "vacuous"])', 'print("violated", "holds")']
+    assert kept(new_notebook(cells=[new_code_cell(c) for c in cells])) == ["acks-balance", "always-ends"]
+    assert kept(new_notebook(cells=[new_markdown_cell(c) for c in cells])) == []
 
 
 def test_order_of_the_course() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -59,6 +60,15 @@ def test_runs(path: Path, runs: dict[Path, multiprocessing.pool.AsyncResult]) ->
         failure = f"{path.name}: not done after {NOTEBOOK_LIMIT_S} s"
     if failure:
         pytest.fail(failure, pytrace=False)
+    assert wrong_boxes(EXECUTED / path.name) == []
+
+
+def wrong_boxes(executed: Path) -> list[str]:
+    """What the course kit marks as wrong: a claim that this run does not bear out, an answer that is not this run's, a
+    solution that fails."""
+    htmls = [str(output.get("data", {}).get("text/html", "")) for cell in nbformat.read(executed, as_version=4).cells
+             for output in cell.get("outputs", [])]
+    return [re.sub(r"<[^>]+>", " ", html.rpartition("</style>")[2]) for html in htmls if "migsim-course wrong" in html]
 
 
 # --- the lint sees each rule broken ---
@@ -85,20 +95,21 @@ Next: [the patch](https://example.org/patch)
 
 
 def good_notebook() -> NotebookNode:
-    """A notebook for patch 7 that keeps every rule: 3 takes parameters, 5 asks, 7 answers, 9 and 11 draw."""
+    """A notebook for patch 7 that keeps every rule: 3 takes parameters, 5 asks, 7 answers, 9 and 11 draw and check."""
     cells = [
         new_markdown_cell(TITLE),
         new_markdown_cell("What you may change:"),
         new_code_cell("rounds: int = 3  # how many rounds, count\nspeed: float = 1e9  # bytes per second",
                       metadata={"tags": ["parameters"]}),
         new_markdown_cell("Which number comes?"),
-        new_code_cell("guess = 3", metadata={"tags": ["predict"]}),
+        new_code_cell("guess, check, exercise = 3, str, str", metadata={"tags": ["predict"]}),
         new_markdown_cell("This one."),
         new_code_cell("print(rounds, guess)", metadata={"tags": ["reveal"]}),
         new_markdown_cell("A drawing."),
-        new_code_cell("picture = 'static'", metadata={"tags": ["static"]}),
+        new_code_cell("picture = check('a') + check('b') + exercise('c')", metadata={"tags": ["static"]}),
         new_markdown_cell("The same to play with."),
-        new_code_cell("player = 'widget'", metadata={"tags": ["widget"]}),
+        new_code_cell("player = exercise('c')", metadata={"tags": ["widget", "solution"],
+                                                           "jupyter": {"source_hidden": True}}),
         new_markdown_cell(ENDING),
     ]  # fmt: skip
     for number, cell in enumerate(cells):
@@ -167,6 +178,11 @@ BREAKS: dict[str, tuple[str, Callable[[NotebookNode], object]]] = {
     "no-prose": ("prose", lambda notebook: notebook.cells.pop(5)),
     "empty-prose": ("prose", source(6, " ")),
     "long-prose": ("markdown-length", source(6, "word " * 121)),
+    "one-check": ("self-checks", replaced(9, "check('b') + ", "")),
+    "no-exercise": ("self-checks", lambda notebook: (
+        source(9, "check('a') + check('b')")(notebook), source(11, "1")(notebook))),
+    "no-solution": ("solution", lambda notebook: notebook.cells[10].metadata.tags.remove("solution")),
+    "solution-not-folded": ("solution", lambda notebook: notebook.cells[10].metadata.pop("jupyter")),
     "no-predict": ("predict", untagged(5)),
     "predict-without-reveal": ("predict", untagged(7)),
     "reveal-before-predict": ("predict", lambda notebook: notebook.cells.insert(4, notebook.cells.pop(6))),

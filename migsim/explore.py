@@ -212,8 +212,8 @@ class Explorer:
         """Status active, before the first query, both ends set up, one unread initial chunk per device."""
         lim, v = self.limits, self.which
         script = SimpleNamespace(precopy=1, p2p=int(lim.p2p), v2=1, v2_errno=0, initial=1, dirty=0, stopcopy=1, rec=1,
-                                 reinit_flag_once=1, size_hold=0, size_errno=0, dirty_until=0, dirty_floor=0, query_us=0,
-                                 info_fail_at=0, info_fail_gap=0, info_errno=5, bogus_at=0, bogus_init=0,
+                                 reinit_flag_once=1, size_hold=0, size_errno=0, dirty_until=0, dirty_floor=0,
+                                 query_us=0, info_fail_at=0, info_fail_gap=0, info_errno=5, bogus_at=0, bogus_init=0,
                                  load_init_ms=0, load_reinit_ms=0, load_dirty_ms=0, load_stop_ms=0, stop_ms=0,
                                  start_ms=0, resume_ms=0, fail_state="", fail_load=0, once_only_session=0)
         caps = {"switchover-ack": True, "return-path": True}

@@ -80,8 +80,8 @@ def _place(path: Path, node: ast.FunctionDef | ast.ClassDef, name: str) -> Place
 
 def symbols_of(place: Place) -> list[str]:
     """QEMU's symbols that a function of the model is, or is a part of: its own name and those its docstring names."""
-    return [symbol for symbol in symbols()
-            if symbol == place.name or re.search(rf"\b{symbol}\b", place.says)]
+    words = {place.name, *re.findall(r"\w+", place.says)}
+    return [symbol for symbol in symbols() if symbol in words]
 
 
 @cache
@@ -92,17 +92,17 @@ def places_of(symbol: str) -> tuple[Place, ...]:
 
 
 @cache
-def texts() -> dict[str, str]:
-    """Notebook -> the text of all its cells; the reference pages themselves are left out."""
+def words() -> dict[str, frozenset[str]]:
+    """Notebook -> the words in its cells; the reference pages themselves are left out."""
     books = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(NOTEBOOKS.glob("*.ipynb"))}
-    return {stem: "\n".join("".join(cell["source"]) for cell in book["cells"]) for stem, book in books.items()
-            if not stem.startswith("ref-")}
+    return {stem: frozenset(word for cell in book["cells"] for word in re.findall(r"\w+", "".join(cell["source"])))
+            for stem, book in books.items() if not stem.startswith("ref-")}
 
 
 @cache
 def notebooks_of(symbol: str) -> tuple[str, ...]:
     """The notebooks that name a symbol."""
-    return tuple(stem for stem, text in texts().items() if re.search(rf"\b{symbol}\b", text))
+    return tuple(stem for stem, said in words().items() if symbol in said)
 
 
 @cache
@@ -142,8 +142,9 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML already."""
     first = "".join(f"<th scope=col>{word}</th>" for word in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return (f'{STYLE}<div class="migsim-course" style="overflow-wrap:anywhere"><table>'
-            f"<thead><tr>{first}</tr></thead>{body}</table></div>")
+    style = "overflow-wrap: anywhere; max-height: 44em; overflow: auto"
+    return (f'{STYLE}<div class="migsim-course" tabindex="0" style="{style}">'
+            f"<table><thead><tr>{first}</tr></thead>{body}</table></div>")
 
 
 def _books(stems: Iterable[str]) -> str:
@@ -172,7 +173,7 @@ def model_page(file: str) -> str:
 def notebook_page() -> str:
     """Notebook -> QEMU's symbols that it names."""
     rows = ((_books([stem]), ", ".join(_code(symbol) for symbol in symbols() if stem in notebooks_of(symbol)))
-            for stem in texts())
+            for stem in words())
     return _table(("notebook", "QEMU's names in it"), rows)
 
 
@@ -194,7 +195,7 @@ def event_page(begins: str = "") -> str:
         return (f"{_code(name)}<br>{forms}", said, _code(function_of(name)),
                 ", ".join(filter(None, (escape(bases_of(name)), f"patch {patch}" if patch else ""))))
     return _table(("event and its arguments", "what it says, and why", "QEMU's function", "written by"),
-                  (row(name) for name in sorted(EVENTS) if name.startswith(begins)))
+                  (row(name) for name in EVENTS if name.startswith(begins)))
 
 
 def error_page() -> str:

@@ -4,13 +4,19 @@ missing. The journal is simulated or read from QEMU's logs; `analyze` cannot tel
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .ackledger import AckEntry, ack_ledger
 from .checks import Verdict, check
 from .clockskew import ClockOffset, clock_offset
-from .journal import SIDES, Event, Journal
+from .convergence import Turns, convergence, why_not_earlier
+from .downtime import Kept, Share, ack_would, downtime_ledger, kept_out, window
+from .folds import turns
+from .journal import LEFT_OUT, SIDES, Event, Journal
+from .missing import has_vfio, missing
 from .provenance import Base, code_base_of, scheme_of
+from .timeline import Moment, timeline
 
 if TYPE_CHECKING:
     import pandas
@@ -23,6 +29,12 @@ SENDING = ("savevm_state_setup", "savevm_state_header", "migration_thread_setup_
 RECEIVING = ("loadvm_state_setup", "process_incoming_migration_co_end", "migration_set_incoming_channel",
              "migration_socket_incoming_accepted", "loadvm_process_command", "qemu_loadvm_state_section",
              "vfio_load_state")
+#: table -> its columns; @ marks a time of the journal, ~ a duration, both us
+TABLES = {"acks": "device why asked@ marker@ loaded@ approved@ counted@",
+          "downtime_ledger": "what device us~ first@", "kept_out": "device why us~", "ack_would": "device why us~",
+          "timeline": "us@ side what device states event",
+          "convergence": "us@ queries exact pending_low pending_high acks threshold bandwidth slept_ms reason",
+          "rules": "id verdict sentence reason events meaning"}
 CONTEXT = ("vfio_migration_init", "vfio_migration_realize")
 
 
@@ -36,9 +48,11 @@ class Analysis:
     `status`: the source's last migration status, `active` if it had not ended; `error`: its first migrate_error.
     `downtime_us`: what query-migrate calls downtime; `guest_downtime_us`: from the source's vCPUs stopping to the
     guest's running at the destination (or again at the source). `vfio_bytes`: payload of the devices' data sent.
-    `scheme`, `base`: per side; `ends_agree`: None with one side only. `acks`: the ACK ledger; `waited_for`: the ACK that
-    was counted last before the switchover was decided. `rules`: the verdicts; `missing`: events that are not in the
-    logs, and what to enable; `notes`: anything else a reader must know.
+    `scheme`, `base`: per side; `ends_agree`: None where it cannot be told. `acks`: the ACK ledger; `waited_for`: the
+    ACK that was counted last before the switchover was decided. `downtime_ledger` sums to `downtime_us`; `kept_out`,
+    `ack_would`: what ACKs kept out of it, and what one more would have. `timeline`, `convergence`: see those modules;
+    `why_not_earlier`: reason -> ms. `rules`: the verdicts, events are indexes into `journal`; `missing`: events that
+    are not in the logs, and what to enable; `notes`: anything else a reader must know.
     """
 
     number: int
@@ -60,6 +74,12 @@ class Analysis:
     ends_agree: bool | None = None
     acks: list[AckEntry] = field(default_factory=list)
     waited_for: AckEntry | None = None
+    downtime_ledger: list[Share] = field(default_factory=list)
+    kept_out: list[Kept] = field(default_factory=list)
+    ack_would: list[Kept] = field(default_factory=list)
+    timeline: list[Moment] = field(default_factory=list)
+    convergence: list[Turns] = field(default_factory=list)
+    why_not_earlier: dict[str, float] = field(default_factory=dict)
     rules: list[Verdict] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -68,14 +88,37 @@ class Analysis:
         """A time of the journal as ms after setup."""
         return None if us is None else (us - self.start_us) / 1000
 
-    def frame(self, what: str) -> pandas.DataFrame:
-        """A table as pandas has it: acks, rules."""
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """A table as plain dicts: acks, downtime_ledger, kept_out, ack_would, timeline, convergence or rules. Times are
+        ms after setup, durations ms. Raises ValueError for another name."""
+        if table not in TABLES:
+            raise ValueError(f"{table!r} is no table: allowed are {', '.join(TABLES)}")
+        return [dict(zip(columns(table), (self._cell(row, f) for f in TABLES[table].split()), strict=True))
+                for row in getattr(self, table)]
+
+    def _cell(self, row: NamedTuple, field_: str) -> Any:
+        value = getattr(row, field_.rstrip("@~"))
+        return self.ms(value) if field_.endswith("@") else value / 1000 if field_.endswith("~") else value
+
+    def frame(self, table: str) -> pandas.DataFrame:
+        """rows() for pandas; what never came is NaN."""
         import pandas
 
-        rows = {"acks": [{"device": a.device, "why": a.why, **{f"{k}_ms": self.ms(getattr(a, k)) for k in (
-                    "asked", "marker", "loaded", "approved", "counted")}} for a in self.acks],
-                "rules": [v._asdict() for v in self.rules]}
-        return pandas.DataFrame(rows[what])
+        return pandas.DataFrame(self.rows(table), columns=columns(table))
+
+    def line(self, event: int) -> str:
+        """Where event number `event` of `journal` stands: source:123, the line of the side's log (which a simulated
+        run would have written)."""
+        e = self.journal.events[event]
+        if self.journal.lines:
+            return f"{e.side}:{self.journal.lines[event]}"
+        return f"{e.side}:{sum(x.side == e.side for x in self.journal.events[:event + 1])}"
+
+
+def columns(table: str) -> list[str]:
+    """The names of a table's columns."""
+    return [f.rstrip("@~") if f[-1] not in "@~" else "ms" if f[:-1] == "us" else f"{f[:-1]}_ms"
+            for f in TABLES[table].split()]
 
 
 def analyze(journal: Journal, clock_offset_ms: float | None = None) -> list[Analysis]:
@@ -115,7 +158,7 @@ def migrations(events: list[Event], side: str) -> list[list[Event]]:
     cuts = [0, *starts[1:], len(events)]
     mine, other = (SENDING, RECEIVING) if side == "source" else (RECEIVING, SENDING)
     out = []
-    for first, last in zip(cuts, cuts[1:], strict=False):
+    for first, last in pairwise(cuts):
         part = events[first:last]
         names = {e.name for e in part}
         if names.isdisjoint(mine) and (not names.isdisjoint(other) or "migrate_set_state" not in names):
@@ -157,29 +200,81 @@ def until_quit(events: list[Event]) -> list[Event]:
 
 def _analysis(number: int, journal: Journal, sides: tuple[str, ...], clock: ClockOffset) -> Analysis:
     lead = until_quit(journal.side(sides[0]))
-    states = [str(e.args[0]) for e in lead if e.name == "migrate_set_state"]
-    status = states[-1] if states and states[-1] in ENDED else "active"
-    ended = [e.us for e in lead if e.name == "migrate_set_state" and e.args[0] in ENDED]
+    states = [e for e in lead if e.name == "migrate_set_state" and e.args[0] in ENDED]
     errors = [str(e.args[0]) for e in lead if e.name == "migrate_error"]
-    acks = ack_ledger(journal)
-    decided = journal.last("migration_thread_low_pending", "source")
-    counted = [a for a in acks if a.counted is not None and (decided is None or a.counted <= decided.us)]
-    out = Analysis(number, journal, sides, begin(lead), ended[-1] if ended else lead[-1].us if lead else 0, status,
-                   errors[0] if errors else None, clock, acks=acks,
-                   waited_for=max(counted, key=lambda a: a.counted or 0, default=None),
-                   scheme={s: scheme_of(journal, s) for s in sides},
-                   base={s: code_base_of(journal, s) for s in sides},
-                   rules=check(journal))
-    _numbers(out, lead)
+    status = str(states[-1].args[0]) if states else "active"
+    end = states[-1].us if states else lead[-1].us if lead else 0
+    out = Analysis(number, journal, sides, begin(lead), end, status, errors[0] if errors else None, clock)
+    out.scheme = {side: scheme_of(journal, side) for side in sides}
+    out.base = {side: code_base_of(journal, side) for side in sides}
+    out.ends_agree = agree(*out.scheme.values()) if len(sides) > 1 else None
+    out.rules = check(journal)
+    out.missing = [text for side in sides for text in missing(journal, side, out.base[side])]
+    _acks(out)
+    _downtime(out, lead)
+    _bytes(out, lead)
+    out.timeline = timeline(journal)
     return out
 
 
-def _numbers(a: Analysis, lead: list[Event]) -> None:
-    """Downtime, guest downtime and bytes."""
-    marks = {str(e.args[0]): e.us for e in lead if e.name == "vmstate_downtime_checkpoint"}
-    start, end = marks.get("src-downtime-start"), marks.get("src-downtime-end")
-    if start is not None and end is not None:
-        a.downtime_us = end - start
+def agree(source: str, destination: str) -> bool | None:
+    """Do both ends use one scheme? old and legacy are the same on the wire; None where one does not tell."""
+    if not source or not destination:
+        return None
+    return (source == "new") == (destination == "new")
+
+
+def _acks(a: Analysis) -> None:
+    """ACKs, and what else kept the switchover from coming."""
+    a.acks = ack_ledger(a.journal)
+    decided = a.journal.last("migration_thread_low_pending", "source")
+    counted = [x for x in a.acks if x.counted is not None and (decided is None or x.counted <= decided.us)]
+    a.waited_for = max(counted, key=lambda x: x.counted or 0, default=None)
+    if "source" in a.sides:
+        a.convergence = convergence(a.journal, a.start_us, a.end_us)
+        a.why_not_earlier = why_not_earlier(a.convergence, decided.us if decided else a.end_us)
+
+
+def _downtime(a: Analysis, lead: list[Event]) -> None:
+    """Both downtimes and what they are made of."""
+    span = window(lead) if a.sides[0] == "source" else None
+    if span is None:
+        a.downtime_note = "no log of the source" if a.sides[0] != "source" else \
+            "the log shows neither its begin nor its end" if a.status == "completed" else "no switchover was completed"
     else:
-        a.downtime_note = "the switchover was not completed" if a.status != "completed" else "no checkpoints traced"
-    a.vfio_bytes = sum(int(e.args[1]) for e in lead if e.name == "vfio_save_block")
+        a.downtime_us, a.downtime_note = span.last - span.first, span.note
+    a.downtime_ledger = downtime_ledger(a.journal)
+    a.kept_out, a.ack_would = kept_out(a.journal, a.acks), ack_would(a.journal)
+    a.guest_downtime_us, a.guest_downtime_note = _guest(a, lead)
+
+
+def _guest(a: Analysis, lead: list[Event]) -> tuple[int | None, str]:
+    """From the last stop of the source's vCPUs to the guest's running, here or there."""
+    if a.sides[0] != "source":
+        return None, "no log of the source"
+    stops = [e.us for e in lead if e.name == "vm_state_notify" and not e.args[0]]
+    if not stops:
+        return None, "the log does not show the guest stop"
+    runs = [e.us for e in a.journal.all("vm_state_notify") if e.args[0] and e.us > stops[-1]]
+    if not runs:
+        return None, "the logs do not show the guest run again"
+    return runs[0] - stops[-1], ""
+
+
+def _bytes(a: Analysis, lead: list[Event]) -> None:
+    """Payload of the devices' data: the blocks that the source has traced, or that the destination has loaded."""
+    sent = [int(f.total[0]) for f in turns(a.journal, "vfio_save_block") if f.total]
+    loaded = [int(f.total[0]) for f in turns(a.journal, "vfio_load_state_device_data", side="destination") if f.total]
+    names = {e.name for e in a.journal}
+    if not has_vfio(a.journal):
+        a.vfio_bytes_note = "the logs show no VFIO device"
+    elif any(n.startswith(("vfio_save_complete_precopy_thread", "vfio_load_state_device_buffer")) for n in names):
+        a.vfio_bytes_note = "multifd carries device data, which is not traced block by block"
+    elif a.sides[0] == "source" and not any(e.name == "migrate_set_state" and e.args[0] == "setup" for e in lead):
+        a.vfio_bytes_note = "the log begins after this migration did"
+    elif any(LEFT_OUT.search(note) for note in a.journal.notes) and sum(sent) != sum(loaded):
+        a.vfio_bytes_note = "lines of the log are left out"
+    elif not (sent if a.sides[0] == "source" else loaded) and a.status == "completed":
+        a.vfio_bytes_note = "no block of device data is traced"
+    else:
+        a.vfio_bytes = sum(sent if a.sides[0] == "source" else loaded)

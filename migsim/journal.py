@@ -11,9 +11,12 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .events import format_of, parse, text_of
+
+if TYPE_CHECKING:
+    from .folds import Fold
 
 SIDES = ("source", "destination")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -59,14 +62,18 @@ class DeviceEvent(NamedTuple):
 
 class Journal:
     """Events in time order. `start`: UTC of us == 0; `notes`: what was left out when a log was read; `devices`: the
-    devices' own view, which a simulated run has and QEMU's log has not (None)."""
+    devices' own view, which a simulated run has and QEMU's log has not (None); `folds`: loop-turn and unknown events
+    that read_log() has folded; `lines`: the line of its log of each event (None for a simulated journal)."""
 
     def __init__(self, events: Iterable[Event], start: datetime, notes: tuple[str, ...] = (),
-                 devices: tuple[DeviceEvent, ...] | None = None) -> None:
+                 devices: tuple[DeviceEvent, ...] | None = None, folds: tuple[Fold, ...] = (),
+                 lines: list[int] | None = None) -> None:
         self.events = list(events)
         self.start = start
         self.notes = notes
         self.devices = devices
+        self.folds = folds
+        self.lines = lines
 
     def __len__(self) -> int:
         return len(self.events)

@@ -88,6 +88,8 @@ def scheme_of(journal: Journal, side: str) -> str:
         if "loadvm_state_switchover_ack_needed" in names or any(len(e.args) != 1 or isinstance(e.args[0], int)
                                                                 for e in approvals):
             return "old"
+        if not approvals and any(e.args[0] == 7 for e in journal.all("migrate_send_rp_message", side=side)):
+            return "legacy"  # an ACK that no device had to give: only the legacy scheme, and old, send it
         return "new" if approvals else ""
     from .checks import Evidence
 

@@ -1,31 +1,36 @@
-"""Whose milliseconds the downtime was: one number per device, from a simulated journal or from both ends' logs."""
+"""Whose milliseconds the downtime was: the downtime ledger in as few numbers as a bar can show."""
 from __future__ import annotations
 
-from itertools import pairwise
-
+from .downtime import LATE, OTHER, Share, downtime_ledger
 from .journal import Journal
 
-OURS = ("stop", "late chunks", "RAM", "rest")
+STOP = ("stop", "final check", "final sync", "pause-before-switchover")
+NOBODY = ("", "ram", OTHER)
+OURS = ("stop", "late chunks", "rest")
 
 
 def downtime_shares(journal: Journal) -> dict[str, float]:
-    """The downtime as QEMU counts it, cut where the destination comes to something else, ms; it sums to the downtime.
+    """Whose -> ms; it sums to the downtime, and is empty without one.
 
-    `stop`: vCPUs and device states; `late chunks`: what was still to be loaded before the first END section; RAM; each
-    device's stop-copy data, with chunks that were only read then; `rest`: other devices and the start. Empty where no
-    precopy switchover was completed. One clock (facts sheet 2.5, recordings h-*).
+    `stop`: vCPUs, final check, final sync; `late chunks`: loads of what was sent before the stop; each device in the
+    order of its data; `rest`: RAM, other devices, the start.
     """
-    at = {e.args[0]: e.us for e in journal.all("vmstate_downtime_checkpoint", side="source")}
-    ends = [e.us for e in journal.all("qemu_loadvm_state_section", side="destination") if e.args[0] == 3]
-    if not ends or ends[0] > at.get("src-downtime-end", -1):
+    parts = downtime_ledger(journal)
+    if not parts:
         return {}
-    loads = [e for e in journal.all("vfio_load_state", "vfio_load_state_device_data", side="destination")
-             if ends[0] <= e.us <= at["src-downtime-end"]]
-    cuts = {"stop": at["src-vm-stopped"], "late chunks": ends[0], "RAM": loads[0].us if loads else ends[-1]}
-    for e in loads:
-        if e.name == "vfio_load_state_device_data":
-            name = str(e.args[0])
-            cuts[f"{name} (device)" if name in OURS else name] = e.us
-    cuts["rest"] = at["src-downtime-end"]
-    times = [at["src-downtime-start"], *cuts.values()]
-    return {what: (end - begin) / 1000 for what, (begin, end) in zip(cuts, pairwise(times), strict=True)}
+    first = [p for p in parts if p.what in ("save", "transfer", "load")]
+    shares = dict.fromkeys(["stop", "late chunks", *(n for n in map(_whose, first) if n not in OURS), "rest"], 0.0)
+    for part in parts:
+        name = _whose(part)
+        shares[name if name in shares else "rest"] += part.us / 1000
+    return shares
+
+
+def _whose(part: Share) -> str:
+    if part.what in STOP:
+        return "stop"
+    if part.what == LATE:
+        return "late chunks"
+    if part.device in NOBODY:
+        return "rest"
+    return f"{part.device} (device)" if part.device in OURS else part.device

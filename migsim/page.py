@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
-from itertools import zip_longest
 from typing import NamedTuple
 
 from .analysis import ENDED, Analysis
@@ -60,19 +59,32 @@ class Table(NamedTuple):
     strong: frozenset[str] = frozenset()
 
 
-def page(analyses: Sequence[Analysis], title: str, ledgers: Sequence[Mapping[str, float]] = ()) -> str:
-    """The file of a log: an article for each migration. `ledgers`: of each, what of the downtime -> ms."""
+def page(analyses: Sequence[Analysis], title: str) -> str:
+    """The file of a log: an article for each migration."""
     articles = []
-    for a, ledger in zip_longest(analyses, ledgers):
+    for a in analyses:
         heading = title if len(analyses) == 1 else f"{title}, migration {a.number} of {len(analyses)}"
         rules = Table(("rule", "verdict", "reason"), [(v.sentence, v.verdict, v.reason) for v in a.rules],
                       frozenset({"violated"}))
         acks = Table(("device", "why", *TIMES), [(e.device, e.why, *(a.ms(getattr(e, t)) for t in TIMES))
                                                  for e in a.acks])
-        tables = {"ACKs, ms after setup": acks, "Rules": rules}
-        articles.append(article(a.journal, heading, sentence(a), bool(broken(a)) or a.status != "completed", ledger,
+        down = Table(("part of the downtime", "device", "ms", "began at, ms after setup"),
+                     [(x.what, x.device, x.us / 1000, a.ms(x.first)) for x in a.downtime_ledger])
+        tables = {"ACKs, ms after setup": acks, "Rules": rules, "The downtime, part by part": down}
+        articles.append(article(a.journal, heading, sentence(a), bool(broken(a)) or a.status != "completed", longest(a),
                                 {name: content for name, content in tables.items() if content.rows}, remarks(a)))
     return document(title, articles)
+
+
+def longest(a: Analysis) -> dict[str, float]:
+    """The parts of the downtime in ms, as a bar can show them: what is below a fiftieth is put together at the end."""
+    whole = sum(x.us for x in a.downtime_ledger)
+    out: dict[str, float] = {}
+    for x in a.downtime_ledger:
+        name = f"{x.what} {x.device}".strip() if x.us >= whole / 50 else "small parts"
+        out[name] = out.get(name, 0.0) + x.us / 1000
+    small = out.pop("small parts", 0.0)
+    return {**out, "small parts": small} if small else out
 
 
 def broken(a: Analysis) -> list[str]:
@@ -93,7 +105,7 @@ def sentence(a: Analysis) -> str:
     elif a.downtime_us is not None:
         still = f"QEMU's downtime was {a.downtime_us / 1000:.1f} ms"
     else:
-        still = f"no downtime can be told ({a.guest_downtime_note or a.downtime_note or 'not traced'})"
+        still = f"no downtime can be told ({a.downtime_note or a.guest_downtime_note})"
     rules = broken(a)
     kept = f"broken: {', '.join(rules)}" if rules else "no rule was broken"
     return f"{happened}; {still}; {waited(a)}; {kept}."
@@ -112,7 +124,8 @@ def waited(a: Analysis) -> str:
 
 def remarks(a: Analysis) -> list[str]:
     """What else a reader must know: the code bases, the clocks, what is missing."""
-    ends = [f"{side} {a.base[side]}, {a.scheme[side]} switchover-ack" for side in a.sides]
+    ends = [f"{side} {str(a.base[side]) or 'unknown'}, {a.scheme[side] or 'unknown'} switchover-ack"
+            for side in a.sides]
     return ["Code: " + "; ".join(ends) + ".", *a.notes, *(f"Missing: {line}" for line in a.missing)]
 
 

@@ -14,7 +14,7 @@ from migsim import Event, Journal, read_journal
 from migsim.analysis import analyze
 from migsim.events import parse
 from migsim.journal import EPOCH
-from migsim.page import Table, article, document, page, pending_picture, sentence, table
+from migsim.page import Table, article, document, longest, page, pending_picture, sentence, table
 from migsim.report import OutputError, write_file
 
 DATA = Path(__file__).parents[1] / "data" / "recordings"
@@ -76,10 +76,10 @@ def test_player_on_the_screen_and_picture_on_paper(plain: str) -> None:
     ("b-one-reinit", 0, "completed after 0.929 s; QEMU's downtime was 26.1 ms; the last ACK waited for was that of "
      "vfio0 (REINIT), counted 802.6 ms after setup; no rule was broken."),
     ("d-reinit-in-gap", 0, "failed after 0.220 s (Switchover ACK was requested by 1 devices during switchover); no "
-     "downtime can be told (the switchover was not completed); the last ACK waited for was that of vfio0 (first), "
+     "downtime can be told (no switchover was completed); the last ACK waited for was that of vfio0 (first), "
      "counted 216.6 ms after setup, never counted: the ACK of vfio0 (final check); no rule was broken."),
     ("n-cancel-then-again", 0, "was cancelled after 0.166 s (Channel error: Input/output error); no downtime can be "
-     "told (the switchover was not completed); never counted: the ACK of vfio0 (first); no rule was broken."),
+     "told (no switchover was completed); never counted: the ACK of vfio0 (first); no rule was broken."),
     ("ram-no-cap", 0, "completed after 0.024 s; QEMU's downtime was 2.8 ms; no ACK was counted; no rule was broken.")])
 def test_the_verdict_in_one_sentence(name: str, number: int, told: str) -> None:
     a = analyze(recorded(name))[number]
@@ -97,12 +97,22 @@ def test_the_guests_view_and_broken_rules_are_told() -> None:
 
 
 def test_two_migrations_of_one_log_are_two_articles() -> None:
-    text = page(analyze(recorded("n-cancel-then-again")), "n", [{}, LEDGER])
+    text = page(analyze(recorded("n-cancel-then-again")), "n")
     assert re.findall(r"<h1>(.*?)</h1>", text) == ["n, migration 1 of 2", "n, migration 2 of 2"]
     first, second = text.split("</article>")[:2]
     assert 'class="verdict bad"' in first and "Where the downtime went" not in first
     assert 'class="verdict"' in second and "Where the downtime went" in second
+    assert "part by part" in second and "part by part" not in first
     assert "ACKs, ms after setup" in second and "<h2>Rules</h2>" in second and "<p>Code: source " in second
+
+
+def test_the_bar_has_the_whole_downtime_and_the_small_parts_last() -> None:
+    a = analyze(recorded("h-with-reinit-run1"))[0]
+    parts = longest(a)
+    assert round(sum(parts.values()) * 1000) == a.downtime_us
+    assert list(parts) == ["load busy", "load idle1", "load idle2", "load idle3", "small parts"]
+    a.downtime_ledger = []
+    assert longest(a) == {}
 
 
 def test_a_table() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import ast
 import copy
+import difflib
 import multiprocessing
 import re
 import sys
@@ -227,8 +228,11 @@ def learner(node: NotebookNode) -> NotebookNode:
 
 
 def write_learner(out: Path, notebooks: Iterable[Path]) -> list[Path]:
-    """The learner's edition of the notebooks in the folder `out`."""
+    """The learner's edition of the notebooks in the folder `out`, with links to what they read beside it."""
     out.mkdir(parents=True, exist_ok=True)
+    for name in ("data", "docs"):
+        if not (out.parent / name).exists():
+            (out.parent / name).symlink_to(ROOT / name)
     written = []
     for path in notebooks:
         written.append(out / path.name)
@@ -241,18 +245,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m migsim.gallery", description="Executed notebooks as plain pages.")
     parser.add_argument("notebooks", nargs="*", type=Path, help="all of notebooks/ when none is given")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "gallery", metavar="DIR")
-    parser.add_argument("--learner", type=Path, nargs="?", const=ROOT / "build" / "learner", metavar="DIR",
+    parser.add_argument("--learner", type=Path, nargs="?", metavar="DIR",
+                        const=ROOT / "build" / "learner" / "notebooks",
                         help="write the edition without solutions instead")
     parser.add_argument("--map", action="store_true", help="only bring the map in notebook 00 up to date")
     given = parser.parse_args(arguments)
     notebooks = sorted(given.notebooks or NOTEBOOKS.glob("*.ipynb"), key=order)
     failures: list[str] = []
     try:
+        for path in notebooks:
+            if not path.is_file():
+                near = difflib.get_close_matches(path.name, [p.name for p in NOTEBOOKS.glob("*.ipynb")], 1, 0.0)
+                raise ValueError(f"{path}: no such notebook; nearest is {near[0]}" if near else f"{path}: no notebook")
         if given.map:
             print(f"{update_map(NOTEBOOKS)}: the map is up to date")
         elif given.learner:
             print(f"{len(write_learner(given.learner, notebooks))} notebooks without solutions in {given.learner}")
         else:
+            given.out.mkdir(parents=True, exist_ok=True)
             files, failures = gallery(given.out, notebooks)
             print(f"{len(files)} pages: open {given.out / 'index.html'}")
     except (OSError, nbformat.ValidationError, ValueError) as error:

@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from migsim import run
 from migsim.gallery import STATE, VIEW, heading, kept, learner, main, map_table, order, page, render, write_learner
 from migsim.player import show
+from migsim.runner import run_notebook
 
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -65,7 +66,7 @@ def test_index_leads_to_every_page(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_learner_has_no_solutions(path: Path, tmp_path: Path) -> None:
     whole = nbformat.read(path, 4)
-    [written] = write_learner(tmp_path, [path])
+    [written] = write_learner(tmp_path / "notebooks", [path])
     stripped = nbformat.read(written, 4)
     gone = [c for c in whole.cells if "solution" in c.metadata.get("tags", [])]
     assert len(stripped.cells) == len(whole.cells) - len(gone)
@@ -74,8 +75,22 @@ def test_learner_has_no_solutions(path: Path, tmp_path: Path) -> None:
 
 
 def test_learner_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--learner", str(tmp_path)]) == 0
-    assert len(list(tmp_path.glob("*.ipynb"))) == len(NOTEBOOKS) and str(len(NOTEBOOKS)) in capsys.readouterr().out
+    folder = tmp_path / "notebooks"
+    assert main(["--learner", str(folder)]) == 0
+    assert len(list(folder.glob("*.ipynb"))) == len(NOTEBOOKS) and str(len(NOTEBOOKS)) in capsys.readouterr().out
+
+
+def test_a_learner_can_run_what_he_gets(tmp_path: Path) -> None:
+    [path] = write_learner(tmp_path / "notebooks", [ROOT / "notebooks" / "p06-reusable-ack.ipynb"])
+    text = str([cell.get("outputs") for cell in run_notebook(path).cells])
+    assert "5 cases wait" in text and "All 5 cases" not in text
+
+
+@pytest.mark.parametrize("given", [["p06-reusable.ipynb"], ["--learner", "/dev/null/x"], ["--out", "/dev/null/x"]])
+def test_what_cannot_be_read_or_written_is_one_line(given: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(given) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and error.startswith("gallery: ")
 
 
 def test_the_map_is_up_to_date() -> None:

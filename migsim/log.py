@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import timedelta
 from functools import cache
 from itertools import pairwise
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ MOST_NAMES = 1_000  # unknown events by other names are counted together
 MOST_EVENTS = 200_000  # kept per log; then data and the turns of a switchover are folded, too
 MOST_FULL = 2_000_000  # with full=True
 BEFORE = 64  # loop lines kept before a protocol event: more than a turn of four devices
-BATCH = 8_192  # lines folded at once
 MOST_LINE = 1 << 20  # bytes; longer lines are left out
 HOPELESS = 64 << 20  # bytes without any event: no log
 
@@ -35,18 +35,35 @@ STAMP = re.compile(rb"(?:\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d{6})?Z |\d{1,10}@\
 AT_START = re.compile(rb"\n" + STAMP.pattern)
 NAME = re.compile(r"[a-z_0-9]{1,200}")
 
-#: written in each loop turn or more often; with a pattern for those that must not be folded
-LOOPS = {
-    "savevm_section_start": b"", "savevm_section_end": b"", "savevm_state_iterate": b"",
-    "vfio_state_pending": rb"ack 1|final 1", "vfio_state_pending_estimate": b"", "vfio_state_pending_exact": b"",
-    "qemu_savevm_query_pending": rb"final=1|collected switchover ack pending=[1-9]",
-    "migrate_pending_estimate": b"", "migrate_pending_exact": b"", "migration_bitmap_sync_start": b"",
-    "migration_bitmap_sync_end": b"", "vfio_query_stop_copy_size": b"",
-    "vfio_query_precopy_size": b"", "vfio_save_iterate": b"", "migration_rate_limit_pre": b"",
-    "migration_rate_limit_post": b"", "ram_save_iterate_big_wait": b"", "dirty_bitmap_state_pending": b"",
-    "source_return_path_thread_loop_top": b"", "vmstate_save": b"", "vmstate_load": b"", "ram_load_start": b"",
-    "ram_load_complete": b"", "qemu_loadvm_state_section": rb"^[34]",
-    "qemu_loadvm_state_section_partend": b""}
+
+
+def asks(text: bytes) -> bool:
+    """vfio_state_pending that delivers a request, or is final."""
+    return b"ack 1" in text or b"final 1" in text
+
+
+def collects(text: bytes) -> bool:
+    """qemu_savevm_query_pending that collects a request, or is final."""
+    return b"final=1" in text or (b"collected" in text and b"ack pending=0, " not in text)
+
+
+def ends(text: bytes) -> bool:
+    """qemu_loadvm_state_section of what only a switchover has: END and FULL."""
+    return text in (b"3", b"4")
+
+
+#: written in each loop turn or more often; with a function that tells those that must not be folded
+LOOPS: dict[str, Callable[[bytes], bool] | None] = {
+    "savevm_section_start": None, "savevm_section_end": None, "savevm_state_iterate": None,
+    "vfio_state_pending": asks, "vfio_state_pending_estimate": None, "vfio_state_pending_exact": None,
+    "qemu_savevm_query_pending": collects,
+    "migrate_pending_estimate": None, "migrate_pending_exact": None, "migration_bitmap_sync_start": None,
+    "migration_bitmap_sync_end": None, "vfio_query_stop_copy_size": None,
+    "vfio_query_precopy_size": None, "vfio_save_iterate": None, "migration_rate_limit_pre": None,
+    "migration_rate_limit_post": None, "ram_save_iterate_big_wait": None, "dirty_bitmap_state_pending": None,
+    "source_return_path_thread_loop_top": None, "vmstate_save": None, "vmstate_load": None, "ram_load_start": None,
+    "ram_load_complete": None, "qemu_loadvm_state_section": ends,
+    "qemu_loadvm_state_section_partend": None}
 #: a line per MiB or per 100 ms: kept, but no reason to keep what stands before it
 DATAS = ("vfio_save_block", "vfio_load_state", "vfio_load_state_device_data", "migrate_transferred")
 KEPT, DATA, FIRST, UNKNOWN, LOOP = "kept", "data", "first", "unknown", None
@@ -55,8 +72,7 @@ KEPT, DATA, FIRST, UNKNOWN, LOOP = "kept", "data", "first", "unknown", None
 def _kinds(plain: str | None, telling: bool) -> dict[bytes, Any]:
     """Event -> what to do with it; a function tells it from the arguments."""
     out: dict[bytes, Any] = {name.encode(): KEPT for name in EVENTS} | {name.encode(): DATA for name in DATAS}
-    return out | {name.encode(): re.compile(pattern).search if pattern and telling else plain
-                  for name, pattern in LOOPS.items()}
+    return out | {name.encode(): tells if tells and telling else plain for name, tells in LOOPS.items()}
 
 
 TURNING = _kinds(LOOP, True)
@@ -69,14 +85,24 @@ ROLES = {"source": {"savevm_state_setup", "migration_set_outgoing_channel", "mig
          "destination": {"loadvm_state_setup", "migration_set_incoming_channel", "process_incoming_migration_co_end",
                          "loadvm_process_command", "vfio_load_state", "qemu_loadvm_state_section"}}
 
-Line = tuple[int, bytes, bytes, bytes, bytes]  # number, window, stamp, event, argument text
+Line = tuple[int, bytes, bytes, bytes]  # number, the line, event, argument text
 
 
-def microseconds(stamp: bytes) -> int | None:
-    """Since 1970, of a stamp without its Z or colon; None for no possible time."""
-    text = stamp.decode(errors="replace")
-    got = parse_line(f"{text}:x" if "@" in text else f"{text}Z x")
+def microseconds(line: bytes) -> int | None:
+    """Since 1970, of a line's stamp; None for no possible time."""
+    got = parse_line(STAMP.match(line)[0].decode())  # type: ignore[index]
     return got[0] if got else None
+
+
+def split(lines: Iterable[tuple[int, bytes]]) -> Iterator[Line]:
+    """Lines that begin with a stamp, taken apart."""
+    for number, line in lines:
+        stamp, _, text = line.partition(b" ")
+        if stamp[-1:] == b"Z":
+            name, _, text = text.partition(b" ")
+            yield number, line, name, text
+        else:
+            yield number, line, stamp[stamp.find(b":") + 1:], text
 
 
 @cache
@@ -96,23 +122,30 @@ def fitting(name: str, texts: list[bytes]) -> tuple[list[tuple[bytes, ...]], tup
     return None
 
 
-def numbers(name: str, texts: list[bytes]) -> Iterator[tuple[str, int, list[list[int]]]]:
-    """(key, count, each numeric argument's values) of events of one name; no values for texts of no known form."""
-    found = fitting(name, texts)
-    if not found and len(texts) > 1 and name in EVENTS:
-        for text, count in Counter(texts).items():  # several forms, or damaged
-            for key, _, columns in numbers(name, [text]):
-                yield key, count, [column * count for column in columns]
+def folds_of(name: str, counts: Counter[bytes], first: int, last: int) -> Iterator[Fold]:
+    """Events of one name, argument text -> how often, as one Fold per key; without numbers where no form fits."""
+    found = fitting(name, list(counts)) if name in EVENTS else None
+    if not found and name in EVENTS and len(counts) > 1:  # several forms, or damaged
+        for text, count in counts.items():
+            yield from folds_of(name, Counter({text: count}), first, last)
         return
-    rows, bases = found or ([()] * len(texts), ())
-    by_device = bases[:1] == (0,) and fold_key(name, ("x",) + (0,) * (len(bases) - 1)) == "x"
-    by_exact = name == "qemu_savevm_query_pending" and bool(bases)
-    for first in dict.fromkeys(row[0] for row in rows) if by_device or by_exact else [b""]:
-        some = [row for row in rows if row[0] == first] if first else rows
-        key = fold_key(name, (int(first),)) if by_exact else first.decode(errors="replace")
+    if not found:
+        yield Fold("", name, "", counts.total(), first, last, (), (), ())
+        return
+    rows, bases = found
+    by_exact = name == "qemu_savevm_query_pending"
+    by_key = by_exact or (bases[:1] == (0,) and fold_key(name, ("x",) + (0,) * (len(bases) - 1)) == "x")
+    groups: dict[bytes, tuple[list[tuple[bytes, ...]], list[int]]] = {}
+    for row, count in zip(rows, counts.values(), strict=True):
+        group = groups.setdefault(row[0] if by_key else b"", ([], []))
+        group[0].append(row)
+        group[1].append(count)
+    for key, (some, often) in groups.items():
         columns = [list(map(int, column)) if base == 10 else [int(v, base) for v in column]
                    for base, column in zip(bases, zip(*some, strict=True), strict=False) if base]
-        yield key, len(some), columns
+        yield Fold("", name, fold_key(name, (int(key),)) if by_exact else key.decode(errors="replace"), sum(often),
+                   first, last, tuple(map(min, columns)), tuple(map(max, columns)),
+                   tuple(sum(map(mul, column, often)) for column in columns))
 
 
 class Folder:
@@ -125,28 +158,27 @@ class Folder:
 
     def add(self, items: Sequence[Line]) -> int:
         """Fold these lines; how many of them have no possible time."""
-        groups: dict[bytes, dict[bytes, list[bytes]]] = {}
-        span: dict[bytes, list[bytes]] = {}
-        for _, window, stamp, name, text in items:
-            names = groups.get(window)
-            if names is None:
-                names = groups[window] = {}
-                span[window] = [stamp, stamp]
-            span[window][1] = stamp
+        cut = items[0][1].find(b".", 0, 22) + 2 if items else 0  # to a tenth of a second
+        bad, names, window, first, last = 0, {}, b"", b"", b""
+        for _, line, name, text in items:
+            if line[:cut or 20] != window:
+                bad += self._run(names, first, last)
+                names, window, first = {}, line[:cut or 20], line
+            last = line
             group = names.get(name)
             if group is None:
                 names[name] = [text]
             else:
                 group.append(text)
-        bad = 0
-        for window, names in groups.items():
-            first, last = map(microseconds, span[window])
-            if first is None or last is None:
-                bad += sum(map(len, names.values()))
-                continue
-            for name, texts in names.items():
-                self._group(name.decode(), min(first, last), max(first, last), texts)
-        return bad
+        return bad + self._run(names, first, last)
+
+    def _run(self, names: dict[bytes, list[bytes]], first: bytes, last: bytes) -> int:
+        """Lines of one window, by name."""
+        times = [us for us in (microseconds(first), microseconds(last)) if us is not None] if names else []
+        for name, texts in names.items():
+            if times:
+                self._group(name.decode(), min(times), max(times), texts)
+        return 0 if times else sum(map(len, names.values()))
 
     def _group(self, name: str, first: int, last: int, texts: list[bytes]) -> None:
         if name not in EVENTS and name not in self.unknown:
@@ -154,9 +186,8 @@ class Folder:
                 self.unknown.add(name)
             else:
                 name = "(others)"
-        for key, count, columns in numbers(name, texts):
-            self._put(Fold("", name, key, count, first, last, tuple(map(min, columns)), tuple(map(max, columns)),
-                           tuple(map(sum, columns))))
+        for fold in folds_of(name, Counter(texts), first, last):
+            self._put(fold)
         while len(self.rows) > MOST_FOLDS:
             self.width *= 2
             old, self.rows = self.rows, {}
@@ -189,27 +220,13 @@ class Reader:
         lines.pop()
         first = self.lines + 1
         self.lines += len(lines)
-        if clean(block, lines):
-            self._events(enumerate(lines, first))
-        else:
-            self._events(self._mended(enumerate(lines, first)))
-
-    def _events(self, lines: Iterable[tuple[int, bytes]]) -> None:
-        """Lines that begin with a stamp."""
+        numbered: Iterable[tuple[int, bytes]] = enumerate(lines, first)
+        items = split(numbered if clean(block, lines) else self._mended(numbered))
         pending, kinds = self.pending, self.kinds
-        for number, line in lines:
-            stamp, _, rest = line.partition(b" ")
-            if stamp[-1:] == b"Z":
-                name, _, text = rest.partition(b" ")
-                item = number, stamp[:21], stamp[:-1], name, text
-            else:
-                stamp, _, name = stamp.rpartition(b":")
-                item = number, stamp[:-5], stamp, name, rest
-            kind = kinds.get(name, UNKNOWN)
-            if kind is LOOP or (kind.__class__ is not str and not kind(item[4])):
+        for item in items:
+            kind = kinds.get(item[2], UNKNOWN)
+            if kind is LOOP or (kind.__class__ is not str and not kind(item[3])):
                 pending.append(item)
-                if len(pending) >= BATCH:
-                    self._fold(BEFORE)
             else:
                 self._tell(kind, item)
                 kinds = self.kinds
@@ -217,9 +234,9 @@ class Reader:
 
     def _tell(self, kind: Any, item: Line) -> None:
         """One line that may be kept."""
-        name = item[3].decode(errors="replace")
+        name = item[2].decode(errors="replace")
         if kind == UNKNOWN and not (name.isascii() and NAME.fullmatch(name)):
-            self._other(b" ".join(item[2:]).decode(errors="replace"))
+            self._other(item[1].decode(errors="replace"))
         elif self.full:
             self._keep(item)
         elif kind == UNKNOWN or (kind == DATA and len(self.events) >= MOST_EVENTS):
@@ -227,15 +244,15 @@ class Reader:
         elif kind in (DATA, FIRST):
             self._keep(item)
             if kind == FIRST:
-                self.kinds[item[3]] = TURNING[item[3]]
+                self.kinds[item[2]] = TURNING[item[2]]
         else:
             self._fold(BEFORE)
             if len(self.events) < MOST_EVENTS:
-                for before in [p for p in self.pending if p[3] in TURNING]:
+                for before in [p for p in self.pending if p[2] in TURNING]:
                     self._keep(before)
-                self.pending[:] = [p for p in self.pending if p[3] not in TURNING]
+                self.pending[:] = [p for p in self.pending if p[2] not in TURNING]
             self._keep(item)
-            self._phase(name, item[4])
+            self._phase(name, item[3])
 
     def _phase(self, name: str, text: bytes) -> None:
         """A switchover is kept whole; a new migration tells everything once more."""
@@ -246,11 +263,11 @@ class Reader:
             self.kinds = SWITCHING
 
     def _keep(self, item: Line) -> None:
-        number, _, stamp, raw, text = item
-        name, us = raw.decode(), microseconds(stamp)
+        number, line, raw, text = item
+        name, us = raw.decode(), microseconds(line)
         args = parse(name, text.decode(errors="replace"))
         if us is None or (name in EVENTS and args and isinstance(args[0], RawText)):
-            self._other(b" ".join(item[2:]).decode(errors="replace"))
+            self._other(line.decode(errors="replace"))
         else:
             self.events.append((us, number, name, args))
         if len(self.events) > (MOST_FULL if self.full else 2 * MOST_EVENTS):

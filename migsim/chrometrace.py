@@ -6,11 +6,13 @@ journal's first event. Source: the format's description ("Trace Event Format"), 
 """
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-from .journal import Journal
+from .analysis import Analysis
+from .journal import Event, Journal
 from .picture import Lane, Picture, picture
 from .svg import us_text
 
@@ -36,6 +38,16 @@ def chrome_trace(journal: Journal) -> Dict:
     events.sort(key=lambda e: e["ts"])
     told = {"made by": "migsim", "notes": [*p.notes, *journal.notes], "setup at us": shift}
     return {"traceEvents": [*names(p, places), *events], "displayTimeUnit": "ms", "otherData": told}
+
+
+def journal_of(analyses: Sequence[Analysis]) -> Journal:
+    """The journal of all migrations of a log, the destination's events on the source's clock. What the devices said
+    when they were realized is in each of them, here once."""
+    events: Counter[Event] = Counter()
+    for a in analyses:
+        events |= Counter(a.journal)
+    first = analyses[0].journal
+    return Journal(sorted(events.elements(), key=lambda e: e.us), first.start, first.notes, first.devices)
 
 
 def names(p: Picture, places: dict[str, Dict]) -> Iterator[Dict]:

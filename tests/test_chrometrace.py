@@ -2,6 +2,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migsim import Event, Journal, read_journal
-from migsim.chrometrace import chrome_trace, fitted, summary
+from migsim.analysis import analyze
+from migsim.chrometrace import chrome_trace, fitted, journal_of, summary
 from migsim.events import parse
 from migsim.journal import EPOCH
 
@@ -71,6 +73,23 @@ def test_what_is_in_a_trace() -> None:
     journal = recorded(next(p for p in RECORDINGS if p.parent.name == "b-one-reinit"))
     assert pending == [e.get("total") for e in journal.all("qemu_savevm_query_pending")]
     assert trace["otherData"]["setup at us"] == journal.first("migrate_set_state", "source").us
+
+
+def test_all_migrations_of_a_log_are_in_one_trace() -> None:
+    journal = recorded(next(p for p in RECORDINGS if p.parent.name == "n-cancel-then-again"))
+    found = analyze(journal)
+    assert len(found) == 2
+    assert Counter(journal_of(found)) == Counter(journal)
+    keeps_the_rules(chrome_trace(journal_of(found)))
+
+
+def test_the_destinations_clock_is_corrected() -> None:
+    journal = recorded(next(p for p in RECORDINGS if p.parent.name == "b-one-reinit"))
+    ahead = Journal([e._replace(us=e.us + 7_000_000) if e.side == "destination" else e for e in journal], journal.start)
+    events = chrome_trace(journal_of(analyze(ahead)))["traceEvents"]
+    arrows = {e["id"]: e["ts"] for e in events if e["ph"] == "s"}
+    back = [e["ts"] - arrows[e["id"]] for e in events if e["ph"] == "f"]
+    assert back and max(back) < 1_000_000
 
 
 def test_the_summary() -> None:

@@ -1,7 +1,9 @@
 """An analysis as text for a terminal and as JSON for a program."""
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 from .analysis import Analysis
@@ -9,7 +11,9 @@ from .journal import Journal
 from .missing import TRACE_OPTIONS
 from .report import clean
 
-MOST_WINDOWS = 12
+WIDTH = 120
+MOST_WINDOWS = 12  # of the convergence table, if not all are asked for
+SMALL = 0.01  # parts of the downtime below a hundredth share a line
 
 
 def as_dict(found: Sequence[Analysis]) -> dict[str, Any]:
@@ -42,6 +46,122 @@ def _ms(us: int | None) -> float | None:
 
 
 def _start(a: Analysis) -> str:
-    from datetime import timedelta
-
+    """When the migration was set up, UTC."""
     return (a.journal.start + timedelta(microseconds=a.start_us)).isoformat()
+
+
+def summary(found: Sequence[Analysis], journal: Journal, everything: bool = False) -> str:
+    """What `migsim analyze` prints. `everything`: each window, part of the downtime, moment and rule."""
+    lines = [] if found else [f"no migration in {len(journal)} events"]
+    for a in found:
+        lines += _head(a, len(found))
+        for title, rows in (("ACKs, ms after setup", _acks(a)), ("downtime", _downtime(a, everything)),
+                            ("why the switchover did not come earlier (windows in ms after setup; bytes)", _convergence(a, everything)),
+                            ("timeline, ms after setup", _timeline(a)), ("rules", _rules(a, everything))):
+            lines += ["", title, *(f"  {row}".rstrip() for row in rows)] if rows else []
+        lines += ["", *(f"missing: {clean(text)}" for text in a.missing)] if a.missing else []
+        lines += [""] if a is not found[-1] else []
+    lines += [f"note: {clean(note)}" for note in dict.fromkeys([*journal.notes, *(n for a in found for n in a.notes)])]
+    if not found or any(a.missing for a in found):
+        lines.append(f"QEMU traces what is read here with {TRACE_OPTIONS}")
+    return "\n".join(lines) + "\n"
+
+
+def _head(a: Analysis, count: int) -> list[str]:
+    """The outcome in a few lines."""
+    lead = a.sides[0]
+    ends = ", ".join(f"{side} {a.base[side]} ({a.scheme[side] or 'unknown'} ack)" for side in a.sides)
+    agree = {True: "; both ends agree", False: "; THE ENDS DISAGREE", None: ""}[a.ends_agree]
+    lines = [f"migration {a.number} of {count}: {a.status}" + (f": {clean(a.error)}" if a.error else ""),
+             f"begun       {_start(a)} by the {lead}'s clock", f"written by  {ends}{agree}"]
+    if a.clock.low is not None or a.clock.high is not None or a.clock.how == "given":
+        lines.append(f"clock       the destination's is {a.clock.ms:.3f} ms ahead{_sure(a)}")
+    lines.append(f"downtime    {_or_why(a.downtime_us, a.downtime_note)} as QEMU reports it, "
+                 f"{_or_why(a.guest_downtime_us, a.guest_downtime_note)} as the guest feels it")
+    size = f"{a.vfio_bytes} bytes" if a.vfio_bytes is not None else f"unknown ({a.vfio_bytes_note})"
+    return [*lines, f"VFIO data   {size}"]
+
+
+def _sure(a: Analysis) -> str:
+    """How sure the clock offset is."""
+    low, high = ("?" if x is None else f"{x:.3f}" for x in (a.clock.low, a.clock.high))
+    against = "" if a.clock.low is None or a.clock.high is None or a.clock.low <= a.clock.high else \
+        ": THE MESSAGES CONTRADICT EACH OTHER"
+    return f" ({'given; ' if a.clock.how == 'given' else ''}messages allow {low} to {high}{against})"
+
+
+def _or_why(us: int | None, note: str) -> str:
+    """A downtime, or why there is none."""
+    return f"{us / 1000:.1f} ms" + (f" ({note})" if note else "") if us is not None else f"none ({note})"
+
+
+def _acks(a: Analysis) -> list[str]:
+    """The ACK ledger, who was waited for last, what never came."""
+    rows = [list(r.values()) for r in a.rows("acks")]
+    if not rows:
+        return ["none was asked for"]
+    out = table("device why asked marker loaded approved counted", rows)
+    if a.waited_for:
+        out.append(f"waited for last: {clean(a.waited_for.device) or 'the destination'} ({a.waited_for.why})")
+    never = [x for x in a.acks if x.counted is None and a.scheme[a.sides[0]] == "new"]
+    return out + [f"never counted: {clean(x.device)} ({x.why})" for x in never]
+
+
+def _downtime(a: Analysis, everything: bool) -> list[str]:
+    """The ledger; small parts together; what ACKs kept out of it."""
+    least = 0 if everything else SMALL * (a.downtime_us or 0)
+    rows = [[s.what, s.device, s.us / 1000] for s in a.downtime_ledger if s.us >= least]
+    small = [s.us for s in a.downtime_ledger if s.us < least]
+    rows += [[f"{len(small)} small parts", "", sum(small) / 1000]] * bool(small)
+    out = table("what device ms", [*rows, ["sum", "", sum(s.us for s in a.downtime_ledger) / 1000]]) if rows else []
+    for text, kept in (("switchover-ack kept out", a.kept_out), ("one more ACK would have kept out", a.ack_would)):
+        out += [f"{text}: {k.us / 1000:.1f} ms of {clean(k.device)} ({k.why})" for k in kept]
+    return out
+
+
+def _convergence(a: Analysis, everything: bool) -> list[str]:
+    """The windows before the switchover, the last ones if there are many."""
+    some = a.convergence if everything else a.convergence[-MOST_WINDOWS:]
+    out = [", ".join(f"{reason} {ms:.1f} ms" for reason, ms in a.why_not_earlier.items())] if a.why_not_earlier else []
+    if len(some) < len(a.convergence):
+        out.append(f"the last {len(some)} of {len(a.convergence)} windows; --all shows all")
+    rows = [[a.ms(r.us), r.queries, r.exact, r.pending_low, r.pending_high, r.threshold, r.acks, r.reason] for r in some]
+    return out + (table("from queries exact pending_low pending_high threshold ACKs_due reason", rows) if rows else [])
+
+
+def _timeline(a: Analysis) -> list[str]:
+    """From setup to the end, with states as QEMU's documentation writes them: (VM, migration, device)."""
+    rows = [[a.ms(m.us), m.side, m.device, m.what, m.states] for m in a.timeline
+            if a.start_us - 100_000 <= m.us <= a.end_us + 100_000]
+    return table("ms side device what states", rows) if rows else []
+
+
+def _rules(a: Analysis, everything: bool) -> list[str]:
+    """What is violated, with the lines that show it; the others by verdict."""
+    out = []
+    for v in a.rules:
+        if v.verdict == "violated" or everything:
+            lines = ", ".join(a.line(k) for k in v.events[:8]) + (" ..." if len(v.events) > 8 else "")
+            verdict = v.verdict.upper() if v.verdict == "violated" else v.verdict
+            out.append(f"{verdict:8s} {v.id}" + (f": {clean(v.reason)}" if v.reason else "")
+                       + (f" ({lines})" if lines else ""))
+    for verdict in () if everything else ("holds", "vacuous", "n/a", "unknown"):
+        ids = ", ".join(v.id for v in a.rules if v.verdict == verdict)
+        out += textwrap.wrap(ids, WIDTH - 11, break_on_hyphens=False, initial_indent=f"{verdict:8s} ",
+                             subsequent_indent=" " * 9) if ids else []
+    return out
+
+
+def table(titles: str, rows: Sequence[Sequence[object]]) -> list[str]:
+    """Lines of a table; numbers stand right, None is a dash."""
+    cells = [[title.replace("_", " ") for title in titles.split()], *([_cell(v) for v in row] for row in rows)]
+    right = [all(v is None or isinstance(v, int | float) for v in column) for column in zip(*rows, strict=True)]
+    width = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(f"{c:>{w}}" if r else f"{c:{w}}" for c, w, r in zip(row, width, right, strict=True))
+            for row in cells]
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else clean(str(value))

@@ -5,10 +5,12 @@ Source: facts sheet 2.3 and 2.4: a switchover needs the ACKs counted and the pen
 """
 from __future__ import annotations
 
+from datetime import timedelta
+from datetime import timedelta
 from typing import NamedTuple
 
 from .folds import Fold, turns
-from .journal import Journal
+from .journal import EPOCH, Journal
 
 WINDOW_US = 100_000  # BUFFER_DELAY: QEMU measures bandwidth over as much
 ESTIMATE, EXACT = "migrate_pending_estimate", "migrate_pending_exact"
@@ -40,29 +42,31 @@ class Turns(NamedTuple):
 
 
 def convergence(journal: Journal, start: int, end: int) -> list[Turns]:
-    """One row per window of 100 ms in which the loop turned (longer ones where a long log was folded), from `start` to
-    the decision to switch over, or to `end`. Times are us of the journal."""
+    """One row per tenth of a second of the clock (read_log() folds by the same; a long log by longer ones) in which the
+    loop turned, from `start` to the decision to switch over, or to `end`. Times are us of the journal."""
     decided = next((e.us for e in journal.all("migration_thread_low_pending", side="source") if e.us >= start), None)
     last = decided if decided is not None else end
+    origin = (journal.start - EPOCH) // timedelta(microseconds=1)
     buckets: dict[int, list[Fold]] = {}
     for fold in turns(journal, *QUERIES, "migration_rate_limit_pre"):
-        if start <= fold.first <= last:
-            buckets.setdefault((fold.first - start) // WINDOW_US, []).append(fold)
+        if start - WINDOW_US < fold.first <= last and fold.last >= start:
+            buckets.setdefault((fold.first + origin) // WINDOW_US, []).append(fold)
     measured = [e for e in journal.all("migrate_transferred", side="source") if len(e.args) == 5]
     acks = Acks(journal, decided)
     out, rate = [], None
     for k, folds in buckets.items():
-        us = start + k * WINDOW_US
+        us = k * WINDOW_US - origin
         while measured and measured[0].us < us + WINDOW_US:
             rate = measured.pop(0)
         found = [f for f in folds if len(f.low) in QUERIES.get(f.name, ())]
         exact = [f for f in found if f.name == EXACT or f.key == "exact"]
         low, high = ([(f.low, f.high)[n][QUERIES[f.name][len(f.low)]] for f in exact or found] for n in (0, 1))
-        row = Turns(us, sum(f.count for f in found), sum(f.count for f in exact), min(low, default=0),
+        row = Turns(max(us, start), sum(f.count for f in found), sum(f.count for f in exact), min(low, default=0),
                     max(high, default=0), acks.due(us, found),
                     *((int(rate.args[4]), int(rate.args[3])) if rate else (None, None)),
                     sum(sum(f.total) for f in folds if f.name == "migration_rate_limit_pre"), "")
         came = decided is not None and us <= decided < us + WINDOW_US
+        row = row._replace(us=max(us, start))
         out.append(row._replace(reason="switchover" if came else reason(row)))
     return out
 

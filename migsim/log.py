@@ -154,7 +154,8 @@ class Folder:
     def __init__(self) -> None:
         self.width = WINDOW_US
         self.unknown: set[str] = set()
-        self.rows: dict[tuple[str, str, int], Fold] = {}
+        self.part = 0  # counts protocol events: a fold does not reach from before one to after it
+        self.rows: dict[tuple[str, str, int, int], Fold] = {}
 
     def add(self, items: Sequence[Line]) -> int:
         """Fold these lines; how many of them have no possible time."""
@@ -189,13 +190,13 @@ class Folder:
         for fold in folds_of(name, Counter(texts), first, last):
             self._put(fold)
         while len(self.rows) > MOST_FOLDS:
-            self.width *= 2
+            self.width, self.part = self.width * 2, 0
             old, self.rows = self.rows, {}
             for row in old.values():
                 self._put(row)
 
     def _put(self, row: Fold) -> None:
-        key = row.name, row.key, row.first // self.width
+        key = row.name, row.key, row.first // self.width, self.part
         there = self.rows.get(key)
         self.rows[key] = there.plus(row) if there else row
 
@@ -251,6 +252,8 @@ class Reader:
                 for before in [p for p in self.pending if p[2] in TURNING]:
                     self._keep(before)
                 self.pending[:] = [p for p in self.pending if p[2] not in TURNING]
+            self._fold(0)
+            self.folder.part += self.folder.width == WINDOW_US
             self._keep(item)
             self._phase(name, item[3])
 

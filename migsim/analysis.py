@@ -12,8 +12,8 @@ from .checks import Verdict, check
 from .clockskew import ClockOffset, clock_offset
 from .convergence import Turns, convergence, why_not_earlier
 from .downtime import Kept, Share, ack_would, downtime_ledger, kept_out, window
-from .folds import turns
-from .journal import LEFT_OUT, SIDES, Event, Journal
+from .folds import Fold, turns
+from .journal import LEFT_OUT, SIDES, DeviceEvent, Event, Journal
 from .missing import has_vfio, missing
 from .provenance import Base, code_base_of, scheme_of
 from .timeline import Moment, timeline
@@ -107,12 +107,8 @@ class Analysis:
         return pandas.DataFrame(self.rows(table), columns=columns(table))
 
     def line(self, event: int) -> str:
-        """Where event number `event` of `journal` stands: source:123, the line of the side's log (which a simulated
-        run would have written)."""
-        e = self.journal.events[event]
-        if self.journal.lines:
-            return f"{e.side}:{self.journal.lines[event]}"
-        return f"{e.side}:{sum(x.side == e.side for x in self.journal.events[:event + 1])}"
+        """Where event number `event` of `journal` stands: source:123, the line of that side's log."""
+        return f"{self.journal.events[event].side}:{(self.journal.lines or [])[event]}"
 
 
 def columns(table: str) -> list[str]:
@@ -121,28 +117,39 @@ def columns(table: str) -> list[str]:
             for f in TABLES[table].split()]
 
 
+@dataclass
+class Part:
+    """What one side's log has of one migration. `lines`: of its events, in the log."""
+
+    events: list[Event] = field(default_factory=list)
+    lines: list[int] = field(default_factory=list)
+    folds: list[Fold] = field(default_factory=list)
+
+    def later(self, us: int) -> Part:
+        """The same on a clock that is `us` ahead."""
+        return Part([e._replace(us=e.us + us) for e in self.events], self.lines,
+                    [f._replace(first=f.first + us, last=f.last + us) for f in self.folds]) if us else self
+
+
 def analyze(journal: Journal, clock_offset_ms: float | None = None) -> list[Analysis]:
     """One Analysis per migration of the source's log, in order (of the destination's, if that is all there is).
 
     `clock_offset_ms`: how far the destination's clock is ahead; estimated from the messages where it is not given.
     """
-    parts = {side: migrations(journal.side(side), side) for side in SIDES}
-    sides = tuple(side for side in SIDES if parts[side])
-    if not sides:
-        return []
     out = []
-    for number, (here, there) in enumerate(pairs(parts["source"], parts["destination"], clock_offset_ms), 1):
-        clock = clock_offset(here + there, clock_offset_ms)
-        shift = round(clock.ms * 1000)
-        moved = [e._replace(us=e.us - shift) for e in there] if shift else there
-        one = Journal(sorted(here + moved, key=lambda e: e.us), journal.start, journal.notes,
-                      _devices(journal, here + moved))
-        out.append(_analysis(number, one, tuple(s for s, events in zip(SIDES, (here, there), strict=True) if events),
-                             clock))
+    parts = pairs(migrations(journal, "source"), migrations(journal, "destination"), clock_offset_ms)
+    for number, (here, there) in enumerate(parts, 1):
+        clock = clock_offset(here.events + there.events, clock_offset_ms)
+        moved = there.later(-round(clock.ms * 1000))
+        rows = sorted(zip(here.events + moved.events, here.lines + moved.lines, strict=True), key=lambda r: r[0].us)
+        one = Journal([e for e, _ in rows], journal.start, journal.notes, _devices(journal, here.events + there.events),
+                      tuple(here.folds + moved.folds), [line for _, line in rows])
+        sides = tuple(side for side, part in zip(SIDES, (here, there), strict=True) if part.events)
+        out.append(_analysis(number, one, sides, clock))
     return out
 
 
-def _devices(journal: Journal, events: list[Event]) -> tuple | None:
+def _devices(journal: Journal, events: list[Event]) -> tuple[DeviceEvent, ...] | None:
     """The devices' own view of these events' time, if the journal has one."""
     if journal.devices is None:
         return None
@@ -150,20 +157,27 @@ def _devices(journal: Journal, events: list[Event]) -> tuple | None:
     return tuple(d for d in journal.devices if first <= d.us <= last)
 
 
-def migrations(events: list[Event], side: str) -> list[list[Event]]:
-    """The events of each migration of one side, from its setup to the next one's; what goes before the first belongs
-    to it, and each has what the devices said when they were realized. Migrations of the other direction (this process
-    was a destination before it became a source) are left out."""
-    starts = [k for k, e in enumerate(events) if e.name == "migrate_set_state" and e.args[0] == "setup"]
-    cuts = [0, *starts[1:], len(events)]
+def migrations(journal: Journal, side: str) -> list[Part]:
+    """What each migration of one side has, from its setup to the next one's; what goes before the first belongs to it,
+    and each has what the devices said when they were realized. Migrations of the other direction (this process was a
+    destination before it became a source) are left out. A simulated run's lines are those that it would write."""
+    rows = [(e, k) for e, k in zip(journal.events, journal.lines or range(len(journal)), strict=True) if e.side == side]
+    if not journal.lines:
+        rows = [(e, k) for k, (e, _) in enumerate(rows, 1)]
+    starts = [k for k, (e, _) in enumerate(rows) if e.name == "migrate_set_state" and e.args[0] == "setup"]
+    cuts = [0, *starts[1:], len(rows)]
     mine, other = (SENDING, RECEIVING) if side == "source" else (RECEIVING, SENDING)
     out = []
     for first, last in pairwise(cuts):
-        part = events[first:last]
-        names = {e.name for e in part}
+        part = rows[first:last]
+        begins = part[0][0].us if first else -1 << 62
+        ends = rows[last][0].us if last < len(rows) else 1 << 62
+        folds = [f for f in journal.folds if f.side == side and begins <= f.first < ends]
+        names = {e.name for e, _ in part} | {f.name for f in folds}
         if names.isdisjoint(mine) and (not names.isdisjoint(other) or "migrate_set_state" not in names):
             continue
-        out.append([e for e in events[:first] if e.name in CONTEXT] + part)
+        part = [r for r in rows[:first] if r[0].name in CONTEXT] + part
+        out.append(Part([e for e, _ in part], [line for _, line in part], folds))
     return out
 
 
@@ -173,18 +187,17 @@ def begin(events: list[Event]) -> int:
                 events[0].us if events else 0)
 
 
-def pairs(source: list[list[Event]], destination: list[list[Event]],
-          offset_ms: float | None) -> list[tuple[list[Event], list[Event]]]:
+def pairs(source: list[Part], destination: list[Part], offset_ms: float | None) -> list[tuple[Part, Part]]:
     """Each of the source's migrations with the destination's: as many on both sides, in order; otherwise that which
     began nearest to it. Without a source, the destination's alone."""
     if not source:
-        return [([], there) for there in destination]
+        return [(Part(), there) for there in destination]
     if len(source) == len(destination):
         return list(zip(source, destination, strict=True))
-    shift, out = round((offset_ms or 0) * 1000), [(here, []) for here in source]
+    shift, out = round((offset_ms or 0) * 1000), [(here, Part()) for here in source]
     for there in destination:
-        k = min(range(len(source)), key=lambda k: abs(begin(there) - shift - begin(source[k])))
-        out[k] = (source[k], out[k][1] or there)
+        k = min(range(len(source)), key=lambda k: abs(begin(there.events) - shift - begin(source[k].events)))
+        out[k] = (source[k], out[k][1] if out[k][1].events else there)
     return out
 
 

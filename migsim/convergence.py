@@ -6,7 +6,6 @@ Source: facts sheet 2.3 and 2.4: a switchover needs the ACKs counted and the pen
 from __future__ import annotations
 
 from datetime import timedelta
-from datetime import timedelta
 from typing import NamedTuple
 
 from .folds import Fold, turns

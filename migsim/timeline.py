@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from .journal import Event, Journal
+from .journal import SIDES, Event, Journal
 
 #: events that are steps of their own; what they say, with their first argument
 MILESTONES = {
@@ -37,12 +37,11 @@ class Moment(NamedTuple):
 
 def timeline(journal: Journal) -> list[Moment]:
     """Every change of a state and every milestone, both sides, in order of time. A simulated journal has the same."""
-    vm: dict[str, str] = {}
+    vm = {side: _first(journal, side) for side in SIDES}
     status: dict[str, str] = {}
     devices: dict[str, dict[str, str]] = {"source": {}, "destination": {}}
     out = []
     for k, e in enumerate(journal.events):
-        vm.setdefault(e.side, _first(journal, e.side))
         what, device = _change(e)
         if e.name == "runstate_set" and len(e.args) == 4:
             vm[e.side] = str(e.args[3])

@@ -173,7 +173,7 @@ def test_what_fits_no_form_is_told_not_kept(tmp_path: Path) -> None:
     text = f"{STAMP}migrate_set_state oh\n{STAMP}migration_cancel \n{STAMP}vfio_save_block  (vfio0) da"
     got = read_log(written(tmp_path / "log", text))
     assert [e.name for e in got] == ["migration_cancel"]
-    assert got.notes == (f"{tmp_path}/log: 2 lines are no trace events, the first: 2026-01-01T00:00:00.000001 "
+    assert got.notes == (f"{tmp_path}/log: 2 lines are no trace events, the first: 2026-01-01T00:00:00.000001Z "
                          "migrate_set_state oh",)
 
 

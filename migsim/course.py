@@ -114,7 +114,7 @@ def _answer(q: Mapping[str, Any], guess: int | None) -> str:
     said = "" if guess is None else "Right. "
     if guess not in (None, q["answer"]):
         against = (q.get("hints") or {}).get(guess, "")
-        said = f"You said: {escape(q['choices'][guess])}. {escape(against)}<br>"
+        said = f"You said: {escape(q['choices'][guess].rstrip('.'))}. {escape(against)}<br>"
     kind = "right" if guess in (None, q["answer"]) else "wrong"
     return (f'<div class="migsim-course {kind}">{said}<b>{escape(right)}</b><br>{escape(q["because"])}</div>')
 

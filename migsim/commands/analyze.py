@@ -9,6 +9,7 @@ import sys
 from ..analysis import analyze
 from ..analysisreport import as_dict, summary
 from ..log import read_log
+from . import exports
 
 HELP = "read QEMU's logs: who owed which ACK, where the downtime went"
 LONG = 32 << 20  # bytes of a file from which on progress is shown
@@ -34,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="how far the destination's clock is ahead; estimated from the messages otherwise")
     parser.add_argument("--all", action="store_true", help="every window of the convergence table, every rule")
     parser.add_argument("--json", action="store_true")
+    exports.add_arguments(parser)
 
 
 def progress(done: int, size: int) -> None:
@@ -47,5 +49,6 @@ def main(args: argparse.Namespace) -> int:
     journal = read_log(args.source, args.destination, progress=progress)
     found = analyze(journal, args.clock_offset)
     text = json.dumps(as_dict(found), indent=1) + "\n" if args.json else summary(found, journal, args.all)
+    exports.write(args, found)
     print(text, end="")
     return 0

@@ -29,7 +29,7 @@ def test_both_files_are_written_and_the_text_is_the_same(tmp_path: Path, capsys:
 @pytest.mark.parametrize("option", ["--html", "--chrome-trace"])
 def test_what_cannot_be_written_is_one_line(option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     log = tmp_path / "source.log"
-    log.write_text("no migration here\n")
+    log.write_text("2026-11-23T03:16:20.149396Z runstate_set current_run_state 1 (prelaunch) new_state 9 (running)\n")
     for argv, told in (([*LOGS, option, str(tmp_path / "no" / "file")], "No such file or directory"),
                        ([*LOGS, option, str(tmp_path)], "no regular file"),
                        ([*LOGS, option, LOGS[1]], "this is the log: give another file")):
@@ -37,5 +37,5 @@ def test_what_cannot_be_written_is_one_line(option: str, tmp_path: Path, capsys:
         out, err = capsys.readouterr()
         assert out == "" and told in err and err.count("\n") == 1
     assert main(["analyze", str(log), option, str(tmp_path / "file")]) == 2
-    assert "migsim: " in capsys.readouterr().err
+    assert capsys.readouterr().err == f"migsim: {log}: no migration in it: no file is written\n"
     assert [p.name for p in tmp_path.iterdir()] == ["source.log"]

@@ -32,7 +32,7 @@ def test_what_cannot_be_written_is_one_line(option: str, tmp_path: Path, capsys:
     log.write_text("2026-11-23T03:16:20.149396Z runstate_set current_run_state 1 (prelaunch) new_state 9 (running)\n")
     for argv, told in (([*LOGS, option, str(tmp_path / "no" / "file")], "No such file or directory"),
                        ([*LOGS, option, str(tmp_path)], "no regular file"),
-                       ([*LOGS, option, LOGS[1]], "this is the log: give another file")):
+                       ([str(log), option, str(log)], "this is the log: give another file")):
         assert main(["analyze", *argv]) == 2
         out, err = capsys.readouterr()
         assert out == "" and told in err and err.count("\n") == 1

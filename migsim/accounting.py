@@ -340,7 +340,7 @@ class Accounting(State):
         out["ram"] = self._query_ram(s.state == "completed")
         if w.sdev:
             out["vfio"] = {"transferred": self.vfio_transferred}
-        if w.scfg.code.level >= 14:
+        if w.scfg.code.single_pending and s.state != "completed":
             out["remaining"] = self.remaining
         return out
 

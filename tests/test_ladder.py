@@ -220,7 +220,20 @@ def test_merged_status_failing_and_early_notifier() -> None:
 
 
 def test_merged_updates_remaining_in_the_final_query() -> None:
-    assert not code_base("v2").final_query_for_all and code_base("merged").final_query_for_all
+    """9.14 #6: the device's size changes at the stop; v2 keeps what the last turn of the loop had."""
+    for base in ("v2", "merged"):
+        result = run(DATA / "absurd-size-at-final-check.yaml", base=base)
+        *_, before, final = [e.get("total") for e in result.journal.all("qemu_savevm_query_pending")]
+        assert before != final and result.world.acct.remaining == (final if base == "merged" else before)
+
+
+def test_remaining_is_shown_until_the_end() -> None:
+    """39ab94e4; of the recordings those that had not ended have it (k1, bb, l2)."""
+    stuck = DATA / "waiting-starves-the-estimate.yaml"
+    for base in ("old", "base", "merged"):
+        assert "remaining" not in run(FIRST, base=base).outcome
+        got = run(load_scenario(stuck).replace(timeout_ms=2000), base=base).outcome
+        assert got["status"] == "active" and ("remaining" in got) == (base != "old")
 
 
 def test_old_decides_on_an_estimate_base_asks_exactly() -> None:

@@ -181,6 +181,8 @@ def pending_picture(journal: Journal) -> str:
     from .draw import pending_figure
 
     told = {"qemu_savevm_query_pending": "total", "migrate_transferred": "size"}
+    if any(f.name in told for f in journal.folds):
+        return "<p>The log has more queries than a picture can show.</p>"
     last = journal.last("migrate_set_state", "source")
     end = last.us if last and last.args[0] in ENDED else float("inf")  # what is awaited later is awaited by nobody
     usable = [e for e in journal if e.us <= end and (e.name not in told or isinstance(e.get(told[e.name]), int))]

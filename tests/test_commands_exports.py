@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from migsim import read_journal
 from migsim.cli import main
 
 DATA = Path(__file__).parents[1] / "data" / "recordings" / "b-one-reinit"
@@ -20,7 +21,10 @@ def test_both_files_are_written_and_the_text_is_the_same(tmp_path: Path, capsys:
     assert capsys.readouterr().out == plain
     assert "<h1>b-one-reinit/source.log.xz</h1>" in files[0].read_text("utf-8")
     assert str(DATA.parent) not in files[0].read_text("utf-8")  # where the log was is nobody's business
-    assert json.loads(files[1].read_text("utf-8"))["traceEvents"][0]["args"] == {"name": "source QEMU"}
+    events = json.loads(files[1].read_text("utf-8"))["traceEvents"]
+    assert events[0]["args"] == {"name": "source QEMU"}
+    queries = len(read_journal(*LOGS).all("qemu_savevm_query_pending"))  # none of them folded
+    assert sum(e["name"] == "pending bytes" for e in events) == queries > 500
     again = tmp_path / "again.html", tmp_path / "again.json"
     assert main(["analyze", *LOGS, "--html", str(again[0]), "--chrome-trace", str(again[1])]) == 0
     assert [f.read_bytes() for f in again] == [f.read_bytes() for f in files]

@@ -14,6 +14,7 @@ from migsim import Event, Journal, read_journal
 from migsim.analysis import analyze
 from migsim.events import parse
 from migsim.journal import EPOCH
+from migsim.log import read_log
 from migsim.page import Table, article, document, longest, page, pending_picture, sentence, table
 from migsim.report import OutputError, write_file
 
@@ -126,6 +127,8 @@ def test_a_log_without_queries_has_no_pending_picture() -> None:
     assert pending_picture(Journal([Event(0, "source", "migrate_set_state", ("setup",))], EPOCH)) == ""
     failed = recorded("d-reinit-in-gap")  # its ACK is awaited until the end, not until QEMU quits
     assert "ACKs are awaited for 0.2 s" in pending_picture(failed)
+    folded = read_log(DATA / "b-one-reinit" / "source.log.xz")
+    assert pending_picture(folded) == "<p>The log has more queries than a picture can show.</p>"
     odd = Event(0, "source", "migrate_transferred", ("no numbers",))
     assert pending_picture(Journal([odd], EPOCH)) == ""
 

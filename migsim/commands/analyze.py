@@ -46,7 +46,7 @@ def progress(done: int, size: int) -> None:
 
 def main(args: argparse.Namespace) -> int:
     """Read, analyze, print."""
-    journal = read_log(args.source, args.destination, progress=progress)
+    journal = read_log(args.source, args.destination, full=exports.wanted(args), progress=progress)
     found = analyze(journal, args.clock_offset)
     text = json.dumps(as_dict(found), indent=1) + "\n" if args.json else summary(found, journal, args.all)
     exports.write(args, found)

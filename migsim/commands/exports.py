@@ -16,13 +16,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--chrome-trace", metavar="FILE", help="write a trace for ui.perfetto.dev or chrome://tracing")
 
 
+def wanted(args: argparse.Namespace) -> bool:
+    """Pictures need every query of a log, not their folds."""
+    return bool(args.html or args.chrome_trace)
+
+
 def write(args: argparse.Namespace, found: Sequence[Analysis]) -> None:
     """Write what was asked for. Raises OutputError."""
     logs = {Path(log).resolve() for log in (args.source, args.destination) if log}
     for path in (args.html, args.chrome_trace):
         if path and Path(path).resolve() in logs:
             raise OutputError(f"{path}: this is the log: give another file")
-    if not found and (args.html or args.chrome_trace):
+    if not found and wanted(args):
         raise OutputError(f"{args.source}: no migration in it: no file is written")
     if args.html:
         from ..page import page

@@ -297,7 +297,8 @@ class Scenario:
         """A copy with several values replaced, checked once they are all in; keys as in with_value()."""
         config = self.to_config()
         for path, value in changes.items():
-            _set(config, path.split("."), value.item() if hasattr(value, "item") else value)  # .item(): numpy's numbers
+            plain = value.item() if hasattr(value, "item") else copy.deepcopy(value)  # numpy's numbers; ours to change
+            _set(config, path.split("."), plain)
         return parse(config, self.name or "scenario")
 
     def to_config(self) -> dict[str, Any]:

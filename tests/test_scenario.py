@@ -170,3 +170,9 @@ def test_any_mapping_is_a_scenario_or_one_line(config: dict) -> None:
         load_scenario(config)
     except ScenarioError as told:
         assert "\n" not in str(told)
+
+
+def test_replace_leaves_what_it_is_given_alone() -> None:
+    devices = [{"id": "a", "source": {"stopcopy": 1}}]
+    changed = load_scenario({}).replace(**{"devices": devices, "devices.0.source.stopcopy": 2})
+    assert changed.devices[0].source.stopcopy == 2 and devices == [{"id": "a", "source": {"stopcopy": 1}}]

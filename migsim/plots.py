@@ -126,10 +126,11 @@ def ledger_bars(ledgers: Mapping[str, Mapping[str, float]], marks: Mapping[str, 
         if marks:
             axes.plot([], [], marker="D", color=RED, linestyle="", label=marked)
         axes.set_yticks(range(len(ledgers)), list(ledgers))
-        axes.invert_yaxis()
+        axes.set_ylim(len(ledgers) - 0.5, -0.5)
         axes.set_xlim(0, longest * 1.13)
         axes.set_xlabel("ms of downtime")
-        axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
+        if parts or marks:
+            axes.legend(frameon=False, ncols=4, loc="lower left", bbox_to_anchor=(0, 1), fontsize=9)
     told = ", ".join(f"{name} {_number(ms)} ms" if ledgers[name] else f"{name} no switchover"
                      for name, ms in zip(ledgers, sums, strict=True))
     return figure_html(figure, f"Where the downtime went, one bar each: {told}.")

@@ -79,6 +79,8 @@ def test_a_bar_without_switchover_says_so(drawn: list) -> None:
     told = plots.ledger_bars({"on": {}, "off": {"busy": 5.0}})
     assert texts(drawn[0])[0] == "no switchover"
     assert alt(told) == "Where the downtime went, one bar each: on no switchover, off 5 ms."
+    plots.ledger_bars({"on": {}, "off": {}})
+    assert drawn[1].axes[0].get_ylim() == (1.5, -0.5)
 
 
 def test_ten_parts_differ_in_face_and_hatch() -> None:

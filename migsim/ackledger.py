@@ -69,14 +69,17 @@ def same_devices(journal: Journal) -> dict[str, str]:
 
 
 def _requests(journal: Journal) -> list[tuple[str, str, int | None]]:
-    """The source's: (device, why, when). A REINIT is asked for where the device shows it, the first where it is
-    collected."""
+    """The source's: (device, why, when). A REINIT asks when it is seen, which may be long before a query collects it
+    (pause-before-switchover); the first request and one for a failed query show only where they are collected."""
     out: list[tuple[str, str, int | None]] = []
-    for e in journal.all("vfio_state_pending", side="source"):
-        if e.get("request_switchover_ack"):
-            device = str(e.args[0])
+    seen: dict[str, int] = {}
+    for e in journal.all("vfio_state_pending", "vfio_query_precopy_size_request_switchover_ack", side="source"):
+        device = str(e.args[0])
+        if e.name != "vfio_state_pending":
+            seen.setdefault(device, e.us)
+        elif e.get("request_switchover_ack"):
             why = "final check" if e.get("final") else "REINIT" if any(a[0] == device for a in out) else "first"
-            out.append((device, why, e.us))
+            out.append((device, why, seen.pop(device, e.us)))
     return out
 
 
@@ -134,7 +137,9 @@ def _counted(journal: Journal, approvals: list[tuple[str, int | None, int]]) -> 
 
 
 def _old(journal: Journal) -> bool:
-    """The source does not count requests: the old flag, or a counter that begins at 1."""
+    """The source, if there is a log of it, does not count requests: the old flag, or a counter that begins at 1."""
+    if not any(e.side == "source" for e in journal):
+        return False
     first: Event | None = next((e for e in journal.all("qemu_savevm_query_pending", side="source")
                                 if len(e.args) >= 8), None)
     if first is None:

@@ -12,6 +12,7 @@ from .checks import Verdict, check
 from .clockskew import ClockOffset, clock_offset
 from .convergence import Turns, convergence, why_not_earlier
 from .downtime import Kept, Share, ack_would, downtime_ledger, kept_out, window
+from .events import EVENTS, RawText
 from .folds import Fold, turns
 from .journal import LEFT_OUT, SIDES, DeviceEvent, Event, Journal
 from .missing import has_vfio, missing
@@ -161,7 +162,8 @@ def migrations(journal: Journal, side: str) -> list[Part]:
     """What each migration of one side has, from its setup to the next one's; what goes before the first belongs to it,
     and each has what the devices said when they were realized. Migrations of the other direction (this process was a
     destination before it became a source) are left out. A simulated run's lines are those that it would write."""
-    rows = [(e, k) for e, k in zip(journal.events, journal.lines or range(len(journal)), strict=True) if e.side == side]
+    rows = [(e, k) for e, k in zip(journal.events, journal.lines or range(len(journal)), strict=True)
+            if e.side == side and not (e.args and isinstance(e.args[0], RawText) and e.name in EVENTS)]  # damaged
     if not journal.lines:
         rows = [(e, k) for k, (e, _) in enumerate(rows, 1)]
     starts = [k for k, (e, _) in enumerate(rows) if e.name == "migrate_set_state" and e.args[0] == "setup"]

@@ -39,7 +39,7 @@ STYLE = """<style>
   background: var(--jp-layout-color2, #f0f3f6); color: var(--jp-ui-font-color1, #1f2933); max-width: 60em;
   overflow-x: auto; line-height: 1.45; }
 .migsim-course.right { border-left-color: #2e7d32; } .migsim-course.wrong { border-left-color: #d0353f; }
-.migsim-course table { border-collapse: collapse; } .migsim-course th, .migsim-course td { text-align: left;
+.migsim-course table { border-collapse: collapse; } .migsim-course th, .migsim-course td { text-align: left !important;
   padding: .2em .8em .2em 0; border-bottom: 1px solid var(--jp-border-color2, #9aa5b1); vertical-align: top;
   white-space: normal; min-width: 6em; }
 .migsim-course th small { font-weight: normal; }

@@ -181,8 +181,7 @@ def _source_label(e: Event, names: Names, state: dict[str, str]) -> tuple[str, s
 #: event -> the step that it ends, at the destination once everything is loaded
 _START = {"migration_block_activation": "start", "runstate_set": "start", "vm_state_notify": "start",
           "vfio_migration_set_state": "start", "vfio_vmstate_change": "start", "vfio_vmstate_change_prepare": "start",
-          "qemu_loadvm_state_post_main": "load", "process_incoming_migration_co_end": "load",
-          "migrate_send_rp_message": "SHUT"}
+          "qemu_loadvm_state_post_main": "load", "process_incoming_migration_co_end": "load"}
 
 
 def destination_steps(events: list[Event], names: Names, sent: int, saved: dict) -> Iterator[Step]:
@@ -209,6 +208,9 @@ def destination_steps(events: list[Event], names: Names, sent: int, saved: dict)
             yield Step(at, e.us, "load" if e.args[0] == "dst-precopy-loadvm-completed" else "start",
                        OTHER if e.args[0] == "dst-precopy-loadvm-completed" else "")
             at = e.us
+        elif e.name == "migrate_send_rp_message" and loaded and e.args[0] == 1:
+            yield Step(at, e.us, "SHUT", "")
+            return
         elif e.name == "vfio_migration_set_device_state" and loaded:
             yield Step(at, e.us, f"to {e.args[1]}", names.device(e.args[0]))
             at = e.us

@@ -124,5 +124,5 @@ def test_one_side_only() -> None:
 
 
 def test_a_simulated_run_has_the_same() -> None:
-    journal = run("data/scenarios/first-migration.yaml").journal
+    journal = run(DATA / "scenarios" / "first-migration.yaml").journal
     assert [(a.why, None in a) for a in ack_ledger(journal)] == [("first", False), ("REINIT", False)]

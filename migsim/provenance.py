@@ -54,7 +54,7 @@ class Base(NamedTuple):
     def __str__(self) -> str:
         if self.mixed:
             return "of no single code base"
-        return self.first if self.first == self.last else f"{self.first} to {self.last}" if self.first else "unknown"
+        return self.first or "unknown" if self.first == self.last else f"{self.first} to {self.last}"
 
 
 def code_base_of(journal: Journal, side: str) -> Base:

@@ -5,7 +5,8 @@ paired per device in order; the ACKs of the wire are paired with the approvals t
 """
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_right
+from collections import Counter, defaultdict
 from typing import NamedTuple
 
 from .journal import Event, Journal
@@ -43,15 +44,18 @@ def ack_ledger(journal: Journal) -> list[AckEntry]:
     approvals = _approvals(journal, names)
     counted = _counted(journal, approvals)
     rows: list[tuple[str, str, int | None]] = list(requests)
-    for device in dict.fromkeys([*markers, *(a[0] for a in approvals)]):
-        known = sum(r[0] == device for r in rows)
-        there = max(len(markers.get(device, ())), sum(a[0] == device for a in approvals))
-        rows += [(device, "legacy" if _old(journal) and not known else "not asked", None)] * (there - known)
+    asked, old = Counter(r[0] for r in rows), _old(journal)
+    approved: dict[str, list[tuple[str, int | None, int]]] = defaultdict(list)
+    for a in approvals:
+        approved[a[0]].append(a)
+    for device in dict.fromkeys([*markers, *approved]):
+        there = max(len(markers.get(device, ())), len(approved[device]))
+        rows += [(device, "legacy" if old and not asked[device] else "not asked", None)] * (there - asked[device])
     out, nth = [], defaultdict(int)
     for device, why, us in rows:
         k, nth[device] = nth[device], nth[device] + 1
         marker = markers.get(device, [])[k:k + 1]
-        approval = [a for a in approvals if a[0] == device][k:k + 1]
+        approval = approved[device][k:k + 1]
         out.append(AckEntry(device, why, us, *(marker or [None]), *(approval[0][1:] if approval else (None, None)),
                             counted.get((device, k))))
     return out + [AckEntry("", "legacy", None, None, None, None, us) for us in counted.get("", ())]
@@ -73,12 +77,14 @@ def _requests(journal: Journal) -> list[tuple[str, str, int | None]]:
     (pause-before-switchover); the first request and one for a failed query show only where they are collected."""
     out: list[tuple[str, str, int | None]] = []
     seen: dict[str, int] = {}
+    known: set[str] = set()
     for e in journal.all("vfio_state_pending", "vfio_query_precopy_size_request_switchover_ack", side="source"):
         device = str(e.args[0])
         if e.name != "vfio_state_pending":
             seen.setdefault(device, e.us)
         elif e.get("request_switchover_ack"):
-            why = "final check" if e.get("final") else "REINIT" if any(a[0] == device for a in out) else "first"
+            why = "final check" if e.get("final") else "REINIT" if device in known else "first"
+            known.add(device)
             out.append((device, why, seen.pop(device, e.us)))
     return out
 
@@ -119,10 +125,13 @@ def _counted(journal: Journal, approvals: list[tuple[str, int | None, int]]) -> 
         order = [str(e.args[0]) for e in journal.all("vfio_send_init_data_flag", side="source")]
         whom = order[-1:] if _old(journal) and acks else order
     else:
-        whom = []
+        whom, times, so_far, nth_of = [], [a[2] for a in approvals], Counter(), []
+        for device, _, _ in approvals:
+            nth_of.append((device, so_far[device]))
+            so_far[device] += 1
         for us in sent:
-            before = [a[0] for a in approvals if a[2] <= us]
-            whom.append((before[-1], len([d for d in before if d == before[-1]]) - 1) if before else "")
+            k = bisect_right(times, us)
+            whom.append(nth_of[k - 1] if k else "")
     out: dict = {"": []}
     nth: dict[str, int] = defaultdict(int)
     for who, us in zip(whom, acks, strict=False):

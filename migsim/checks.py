@@ -5,6 +5,7 @@ A journal tells only what its code base traces: where that is not enough the ver
 """
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import NamedTuple
@@ -105,13 +106,17 @@ class Evidence:
         """(index, guest running?) of each decision to switch over."""
         return [(k, self.runstate(k) == "running") for k, _ in self.named("migration_thread_low_pending")]
 
+    @cached_property
+    def runstates(self) -> list[tuple[int, Event]]:
+        """The source's changes of run state."""
+        return self.named("runstate_set")
+
     def runstate(self, at: int) -> str:
         """The source's run state before event `at`."""
-        last = next((e for k, e in reversed(self.source) if k < at and e.name == "runstate_set"), None)
-        if last:
-            return str(last.args[-1])
-        later = next((e for k, e in self.source if k >= at and e.name == "runstate_set"), None)
-        return str(later.args[1]) if later else ""
+        k = bisect_left(self.runstates, at, key=lambda change: change[0])
+        if k:
+            return str(self.runstates[k - 1][1].args[-1])
+        return str(self.runstates[0][1].args[1]) if self.runstates else ""
 
     @cached_property
     def stop_copy(self) -> dict[str, int]:

@@ -106,7 +106,7 @@ def why_not_earlier(rows: list[Turns], end: int) -> dict[str, float]:
     """Reason -> for how many ms it held, each window until the next one begins; the one of the switchover is left out.
     `end`: of the last window, us."""
     out: dict[str, float] = {}
-    for row, after in zip(rows, [*(r.us for r in rows[1:]), end], strict=True):
+    for row, after in zip(rows, [*(r.us for r in rows[1:]), end], strict=False):
         if row.reason == "switchover":
             continue
         out[row.reason] = out.get(row.reason, 0.0) + max(0, after - row.us) / 1000

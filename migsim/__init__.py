@@ -7,11 +7,12 @@ from .compare import compare, load_recording
 from .explore import Limits, explore, variant
 from .journal import Event, Journal, JournalError, read_journal
 from .ladder import CODE_BASES, code_base
+from .log import read_log
 from .replay import from_string, replay, to_string
 from .run import Run, run
 from .scenario import Scenario, ScenarioError, load_scenario
 
 __version__ = "0.1.0"
 __all__ = ["CODE_BASES", "Event", "Journal", "JournalError", "Limits", "Run", "Scenario", "ScenarioError", "code_base",
-           "compare", "explore", "from_string", "load_recording", "load_scenario", "read_journal", "replay", "run",
-           "to_string", "variant"]
+           "compare", "explore", "from_string", "load_recording", "load_scenario", "read_journal", "read_log", "replay",
+           "run", "to_string", "variant"]

@@ -14,7 +14,7 @@ from .convergence import Turns, convergence, why_not_earlier
 from .downtime import Kept, Share, ack_would, downtime_ledger, kept_out, window
 from .events import EVENTS, RawText
 from .folds import Fold, turns
-from .journal import LEFT_OUT, SIDES, DeviceEvent, Event, Journal
+from .journal import LEFT_OUT, SIDES, DeviceEvent, Event, Journal, JournalError
 from .missing import has_vfio, missing
 from .provenance import Base, code_base_of, scheme_of
 from .timeline import Moment, timeline
@@ -36,6 +36,8 @@ TABLES = {"acks": "device why asked@ marker@ loaded@ approved@ counted@",
           "timeline": "us@ side what device states event",
           "convergence": "us@ queries exact pending_low pending_high acks threshold bandwidth slept_ms reason",
           "rules": "id verdict sentence reason events meaning"}
+MOST_MIGRATIONS = 1_000
+MOST_CONTEXT = 1_000  # first events of a log that are looked at for what devices said when they were realized
 CONTEXT = ("vfio_migration_init", "vfio_migration_realize")
 
 
@@ -136,6 +138,7 @@ def analyze(journal: Journal, clock_offset_ms: float | None = None) -> list[Anal
     """One Analysis per migration of the source's log, in order (of the destination's, if that is all there is).
 
     `clock_offset_ms`: how far the destination's clock is ahead; estimated from the messages where it is not given.
+    Raises JournalError for more than MOST_MIGRATIONS.
     """
     out = []
     parts = pairs(migrations(journal, "source"), migrations(journal, "destination"), clock_offset_ms)
@@ -167,6 +170,8 @@ def migrations(journal: Journal, side: str) -> list[Part]:
     if not journal.lines:
         rows = [(e, k) for k, (e, _) in enumerate(rows, 1)]
     starts = [k for k, (e, _) in enumerate(rows) if e.name == "migrate_set_state" and e.args[0] == "setup"]
+    if len(starts) > MOST_MIGRATIONS:
+        raise JournalError(f"{len(starts)} migrations in one log of the {side}: at most {MOST_MIGRATIONS}, split it")
     cuts = [0, *starts[1:], len(rows)]
     mine, other = (SENDING, RECEIVING) if side == "source" else (RECEIVING, SENDING)
     out = []
@@ -178,7 +183,7 @@ def migrations(journal: Journal, side: str) -> list[Part]:
         names = {e.name for e, _ in part} | {f.name for f in folds}
         if names.isdisjoint(mine) and (not names.isdisjoint(other) or "migrate_set_state" not in names):
             continue
-        part = [r for r in rows[:first] if r[0].name in CONTEXT] + part
+        part = [r for r in rows[:first][:MOST_CONTEXT] if r[0].name in CONTEXT] + part
         out.append(Part([e for e, _ in part], [line for _, line in part], folds))
     return out
 

@@ -9,6 +9,7 @@ block to the device, so on a slow link it contains the arrival of the rest of a 
 """
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -250,17 +251,20 @@ def clip(steps: Iterable[Step], first: int, last: int) -> Iterator[Step]:
 
 
 def overlay(base: Iterable[Step], top: Iterable[Step]) -> Iterator[Step]:
-    """`base` has no gaps; where `top` has a step, that counts."""
-    over = list(top)
+    """`base` has no gaps; where `top` has a step, that counts. Both are in order."""
+    over = deque(top)
     for step in base:
         at = step.first
-        for busy in over:
-            if busy.last <= at or busy.first >= step.last:
-                continue
+        while over and over[0].first < step.last:
+            busy = over[0]
             if busy.first > at:
                 yield step._replace(first=at, last=busy.first)
-            at = min(busy.last, step.last)
-            yield busy._replace(first=max(busy.first, step.first), last=at)
+            begin, at = max(busy.first, at), max(at, min(busy.last, step.last))
+            if begin < at:
+                yield busy._replace(first=begin, last=at)
+            if busy.last > step.last:
+                break
+            over.popleft()
         if at < step.last:
             yield step._replace(first=at)
 
@@ -272,15 +276,18 @@ def kept_out(journal: Journal, acks: list[AckEntry]) -> list[Kept]:
     """
     span = window(journal.side("source"))
     stop = span.first if span else None
-    loads, saved = block_loads(journal), block_times(journal)
-    before: dict[str, int] = {}
+    loads = block_loads(journal)
+    saved: dict[str, deque[tuple[int, int]]] = {}
+    for (device, n), at in block_times(journal).items():
+        saved.setdefault(device, deque()).append((at, n))
     out = []
     for ack in acks:
         if ack.marker is None or ack.loaded is None or (stop is not None and ack.loaded > stop):
             continue
-        since = max(before.get(ack.device, 0), (ack.asked or 0) if ack.why == "REINIT" else 0)
-        us = sum(loads.get(key, 0) for key, at in saved.items() if key[0] == ack.device and since <= at <= ack.marker)
-        before[ack.device] = ack.marker
+        since, us, blocks = (ack.asked or 0) if ack.why == "REINIT" else 0, 0, saved.get(ack.device, deque())
+        while blocks and blocks[0][0] <= ack.marker:
+            at, n = blocks.popleft()
+            us += loads.get((ack.device, n), 0) if at >= since else 0
         out.append(Kept(ack.device, ack.why, us))
     return out
 
@@ -296,15 +303,18 @@ def ack_would(journal: Journal) -> list[Kept]:
         return []
     loads, saved = block_loads(journal), block_times(journal)
     v2 = {str(e.args[0]): e.args[2] for e in journal.all("vfio_migration_init", side="source") if len(e.args) > 2}
+    blocks: dict[str, list[tuple[int, int, int]]] = {}
+    for (device, n), (at, block) in saved_sizes(journal, saved).items():
+        blocks.setdefault(device, []).append((at, n, block))
     out = [Kept(s.device, "sent before the stop", s.us) for s in downtime_ledger(journal) if s.what == LATE]
     for device, (initial, dirty) in unread(journal, span.first).items():
         why, size = ("initial", initial) if initial else ("dirty or initial", dirty)
         if not size or (not initial and v2.get(device, 1)):
             continue
         us = 0
-        for key, (at, block) in saved_sizes(journal, saved).items():
-            if key[0] == device and at >= span.first and size > 0:
-                us, size = us + loads.get(key, 0), size - block
+        for at, n, block in blocks.get(device, ()):
+            if at >= span.first and size > 0:
+                us, size = us + loads.get((device, n), 0), size - block
         out.append(Kept(device, why, us))
     return out
 

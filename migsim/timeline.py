@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from .journal import SIDES, Event, Journal
 
+MOST_DEVICES = 16  # whose states are written out
 #: events that are steps of their own; what they say, with their first argument
 MILESTONES = {
     "migration_thread_setup_complete": "setup complete", "savevm_send_open_return_path": "return path opened",
@@ -53,11 +54,17 @@ def timeline(journal: Journal) -> list[Moment]:
             devices[e.side].setdefault(str(e.args[0]), "RUNNING")
         if what:
             there = devices[e.side]
-            mine = {there[device]} if device in there else set(there.values())
-            of = f"_{mine.pop()}" if len(mine) == 1 else "/".join(f"_{s}" for s in there.values())
+            of = f"_{there[device]}" if device in there else _together(there)
             words = [vm[e.side].upper().replace("-", "_") or "?", "_" + (status.get(e.side) or "none").upper(), of]
             out.append(Moment(e.us, e.side, what, device, f"({', '.join(w for w in words if w)})", k))
     return out
+
+
+def _together(devices: dict[str, str]) -> str:
+    """The state of all devices of one side."""
+    if len(devices) > MOST_DEVICES:
+        return f"of {len(devices)} devices"
+    return "/".join(f"_{s}" for s in (set(devices.values()) if len(set(devices.values())) == 1 else devices.values()))
 
 
 def _first(journal: Journal, side: str) -> str:

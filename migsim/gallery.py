@@ -2,7 +2,7 @@
 
     python -m migsim.gallery [--out DIR] [NOTEBOOK ...]   pages and an index, by default in build/gallery
     python -m migsim.gallery --learner [DIR]              the notebooks without the cells tagged `solution`
-    python -m migsim.gallery --map                        puts the map into notebook 00 anew
+    python -m migsim.gallery --map                        the map in notebook 00, and what migsim.handbook generates
 """
 from __future__ import annotations
 
@@ -137,14 +137,11 @@ def _value(state: Mapping[str, Any]) -> str:
     return f": <b>{escape(str(state['value']))}</b>{reach}"
 
 
-def without_kernel(node: NotebookNode, names: Iterable[str]) -> NotebookNode:
-    """A copy of an executed notebook whose views are HTML and whose links to the notebooks `names` lead to pages."""
-    node, names = copy.deepcopy(node), set(names)
+def without_kernel(node: NotebookNode) -> NotebookNode:
+    """A copy of an executed notebook whose views are HTML."""
+    node = copy.deepcopy(node)
     states = node.metadata.get("widgets", {}).get(STATE, {}).get("state", {})
     for cell in node.cells:
-        if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\]\(([\w-]+)\.ipynb", lambda m: f"]({m[1]}.html" if m[1] in names else m[0],
-                                 cell.source).replace("](../", "](../../")
         for output in cell.get("outputs", []):
             view = output.get("data", {}).pop(VIEW, None)
             if view and view["model_id"] in states:
@@ -157,7 +154,10 @@ def without_kernel(node: NotebookNode, names: Iterable[str]) -> NotebookNode:
 
 def page(node: NotebookNode, names: Iterable[str]) -> str:
     """The page of an executed notebook in a gallery of the notebooks `names` (stems)."""
-    body, _ = HTMLExporter(template_name="basic").from_notebook_node(without_kernel(node, names))
+    body, _ = HTMLExporter(template_name="basic").from_notebook_node(without_kernel(node))
+    names = set(names)
+    body = re.sub(r'href="([\w-]+)\.ipynb', lambda m: f'href="{m[1]}.html' if m[1] in names else m[0], body)
+    body = body.replace('href="../', 'href="../../')  # the gallery is one folder deeper
     return _whole(heading(node)[0], f'<p class="back"><a href="index.html">All notebooks</a></p>{body}')
 
 
@@ -248,7 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learner", type=Path, nargs="?", metavar="DIR",
                         const=ROOT / "build" / "learner" / "notebooks",
                         help="write the edition without solutions instead")
-    parser.add_argument("--map", action="store_true", help="only bring the map in notebook 00 up to date")
+    parser.add_argument("--map", action="store_true", help="only bring the map in notebook 00, the README's table and the "
+                        "instructor's pages up to date")
     given = parser.parse_args(arguments)
     notebooks = sorted(given.notebooks or NOTEBOOKS.glob("*.ipynb"), key=order)
     failures: list[str] = []
@@ -258,7 +259,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 near = difflib.get_close_matches(path.name, [p.name for p in NOTEBOOKS.glob("*.ipynb")], 1, 0.0)
                 raise ValueError(f"{path}: no such notebook; nearest is {near[0]}" if near else f"{path}: no notebook")
         if given.map:
-            print(f"{update_map(NOTEBOOKS)}: the map is up to date")
+            from .handbook import update  # which reads headings and rules with this module
+
+            print(*(f"{path}: up to date" for path in (update_map(NOTEBOOKS), *update())), sep="\n")
         elif given.learner:
             print(f"{len(write_learner(given.learner, notebooks))} notebooks without solutions in {given.learner}")
         else:

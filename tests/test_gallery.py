@@ -49,6 +49,14 @@ def test_what_a_button_reveals_is_folded() -> None:
     assert "<div>asked</div><details><summary>&lt;Reveal&gt;</summary>said</details>" in text
 
 
+def test_links_lead_to_pages() -> None:
+    said = new_output("display_data", {"text/html": '<a href="p06-x.ipynb#a">p06</a> <a href="p99-x.ipynb">p99</a>'})
+    node = new_notebook(cells=[new_markdown_cell("[docs](../docs/x.md) [p06](p06-x.ipynb)"),
+                               new_code_cell("w", outputs=[said])])
+    found = re.findall(r'<a href="([^"]+)"', page(node, ["p06-x"]))
+    assert found == ["index.html", "../../docs/x.md", "p06-x.html", "p06-x.html#a", "p99-x.ipynb"]
+
+
 def test_a_page_loads_nothing() -> None:
     text = page(executed(show(run(str(ROOT / "data" / "scenarios" / "first-migration.yaml")).journal)), [])
     assert re.findall(r'(?:src|href)="(?:https?:)?//', text) == [] and "unpkg" not in text and "@import" not in text

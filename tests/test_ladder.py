@@ -87,6 +87,7 @@ def test_p1_errors_of_completion() -> None:
     def text(base: str) -> str:
         class World:
             scfg = type("C", (), {"code": code_base(base)})
+            src = type("S", (), {"to_dst_error": 0})
             steps: tuple = ()
 
             def then(self, *steps: tuple) -> None:
@@ -99,6 +100,11 @@ def test_p1_errors_of_completion() -> None:
     assert text("base") == "Error in migration completion: Bad address"
     assert text("p1") == "Switchover is interrupted"
     assert journal(FIRST, "base") == journal(FIRST, "p1")
+    # a cancel in pre-switchover has shut the stream down, so before p1 its error is told a second time
+    cancelled = load_scenario(DATA / "cancel-in-pre-switchover.yaml")
+    last = [run(cancelled, base=base).journal.all("migrate_error", side="source")[-1].get("error")
+            for base in ("base", "p1")]
+    assert last == ["Channel error: Input/output error", "Switchover is interrupted"]
 
 
 def test_p2_final_query() -> None:

@@ -147,9 +147,10 @@ def migration_completion_end(w: World) -> int:
 
 
 def fail_switchover(w: World, text: str) -> int:
-    """A failing step inside the critical section. Before p1 its text is lost: EFAULT is reported (patch 1)."""
+    """A failing step inside the critical section. Before p1 its text is lost: the stream's error is reported, if a
+    cancel has shut it down, else EFAULT (patch 1)."""
     if not w.scfg.code.errors_propagated:
-        text = "Error in migration completion: Bad address"
+        text = savevm.file_error_text(w) if w.src.to_dst_error else "Error in migration completion: Bad address"
     w.then((completion_unlock,), (completion_failed, text))
     return 0
 
@@ -160,12 +161,12 @@ def completion_failed(w: World, text: str) -> int:
 
 
 def fail(w: World, text: str) -> int:
-    """Record the error, status failing (old, v2: failed) unless cancelling (2.6)."""
-    s = w.src
-    if s.state == "cancelling":
-        return w.cost.step
+    """Record the error (measured facts 13: when cancelling, too); status failing (old, v2: failed) unless cancelling
+    (2.6)."""
     if text:
         migrate_error(w, text)
+    if w.src.state == "cancelling":
+        return w.cost.step
     migrate_set_state(w, "failing" if w.scfg.code.failing_status else "failed")
     return w.cost.step
 

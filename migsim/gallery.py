@@ -248,8 +248,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--learner", type=Path, nargs="?", metavar="DIR",
                         const=ROOT / "build" / "learner" / "notebooks",
                         help="write the edition without solutions instead")
-    parser.add_argument("--map", action="store_true", help="only bring the map in notebook 00, the README's table and the "
-                        "instructor's pages up to date")
+    parser.add_argument("--map", action="store_true",
+                        help="only bring the map, the README's table and the instructor's pages up to date")
     given = parser.parse_args(arguments)
     notebooks = sorted(given.notebooks or NOTEBOOKS.glob("*.ipynb"), key=order)
     failures: list[str] = []

@@ -21,7 +21,8 @@ class AckEntry(NamedTuple):
     came or is not traced.
 
     `why`: first, REINIT or final check (new scheme), legacy (requested once, at the destination's load setup),
-    not asked (a marker or an ACK that this log shows no request for). A legacy ACK without any device has device "".
+    not asked (a marker or an ACK that this log shows no request for), not traced (there is no log of the source). A
+    legacy ACK without any device has device "".
     """
 
     device: str
@@ -45,12 +46,14 @@ def ack_ledger(journal: Journal) -> list[AckEntry]:
     counted = _counted(journal, approvals)
     rows: list[tuple[str, str, int | None]] = list(requests)
     asked, old = Counter(r[0] for r in rows), _old(journal)
+    alone = not any(e.side == "source" for e in journal)
     approved: dict[str, list[tuple[str, int | None, int]]] = defaultdict(list)
     for a in approvals:
         approved[a[0]].append(a)
     for device in dict.fromkeys([*markers, *approved]):
         there = max(len(markers.get(device, ())), len(approved[device]))
-        rows += [(device, "legacy" if old and not asked[device] else "not asked", None)] * (there - asked[device])
+        why = "not traced" if alone else "legacy" if old and not asked[device] else "not asked"
+        rows += [(device, why, None)] * (there - asked[device])
     out, nth = [], defaultdict(int)
     for device, why, us in rows:
         k, nth[device] = nth[device], nth[device] + 1

@@ -13,6 +13,7 @@ from .report import clean
 
 WIDTH = 120
 MOST_WINDOWS = 12  # of the convergence table, if not all are asked for
+MOST_LINES = 200  # of any other table
 SMALL = 0.01  # parts of the downtime below a hundredth share a line
 
 
@@ -55,10 +56,10 @@ def summary(found: Sequence[Analysis], journal: Journal, everything: bool = Fals
     lines = [] if found else [f"no migration in {len(journal)} events"]
     for a in found:
         lines += _head(a, len(found))
-        for title, rows in (("ACKs, ms after setup", _acks(a)), ("downtime", _downtime(a, everything)),
+        for title, rows in (("ACKs, ms after setup", _acks(a, everything)), ("downtime", _downtime(a, everything)),
                             ("why the switchover did not come earlier (windows in ms after setup; bytes)",
                              _convergence(a, everything)),
-                            ("timeline, ms after setup", _timeline(a)), ("rules", _rules(a, everything))):
+                            ("timeline, ms after setup", _timeline(a, everything)), ("rules", _rules(a, everything))):
             lines += ["", title, *(f"  {row}".rstrip() for row in rows)] if rows else []
         lines += ["", *(f"missing: {clean(text)}" for text in a.missing)] if a.missing else []
         lines += [""] if a is not found[-1] else []
@@ -77,8 +78,8 @@ def _head(a: Analysis, count: int) -> list[str]:
              f"begun       {_start(a)} by the {lead}'s clock", f"written by  {ends}{agree}"]
     if a.clock.low is not None or a.clock.high is not None or a.clock.how == "given":
         lines.append(f"clock       the destination's is {a.clock.ms:.3f} ms ahead{_sure(a)}")
-    lines.append(f"downtime    {_or_why(a.downtime_us, a.downtime_note)} as QEMU reports it, "
-                 f"{_or_why(a.guest_downtime_us, a.guest_downtime_note)} as the guest feels it")
+    lines += [f"downtime    {_or_why(a.downtime_us, a.downtime_note)} as QEMU reports it",
+              f"            {_or_why(a.guest_downtime_us, a.guest_downtime_note)} as the guest feels it"]
     size = f"{a.vfio_bytes} bytes" if a.vfio_bytes is not None else f"unknown ({a.vfio_bytes_note})"
     return [*lines, f"VFIO data   {size}"]
 
@@ -88,7 +89,7 @@ def _sure(a: Analysis) -> str:
     low, high = ("?" if x is None else f"{x:.3f}" for x in (a.clock.low, a.clock.high))
     against = "" if a.clock.low is None or a.clock.high is None or a.clock.low <= a.clock.high else \
         ": THE MESSAGES CONTRADICT EACH OTHER"
-    return f" ({'given; ' if a.clock.how == 'given' else ''}messages allow {low} to {high}{against})"
+    return f" ({'given; ' if a.clock.how == 'given' else ''}messages allow {low} to {high} ms{against})"
 
 
 def _or_why(us: int | None, note: str) -> str:
@@ -96,16 +97,16 @@ def _or_why(us: int | None, note: str) -> str:
     return f"{us / 1000:.1f} ms" + (f" ({note})" if note else "") if us is not None else f"none ({note})"
 
 
-def _acks(a: Analysis) -> list[str]:
+def _acks(a: Analysis, everything: bool) -> list[str]:
     """The ACK ledger, who was waited for last, what never came."""
     rows = [list(r.values()) for r in a.rows("acks")]
     if not rows:
         return ["none was asked for"]
-    out = table("device why asked marker loaded approved counted", rows)
+    out = capped(table("device why asked marker loaded approved counted", rows), everything)
     if a.waited_for:
         out.append(f"waited for last: {clean(a.waited_for.device) or 'the destination'} ({a.waited_for.why})")
-    never = [x for x in a.acks if x.counted is None and a.scheme[a.sides[0]] == "new"]
-    return out + [f"never counted: {clean(x.device)} ({x.why})" for x in never]
+    never = [x for x in a.acks if x.counted is None] if a.scheme.get("source") == "new" else []
+    return out + capped([f"never counted: {clean(x.device)} ({x.why})" for x in never], everything)
 
 
 def _downtime(a: Analysis, everything: bool) -> list[str]:
@@ -114,8 +115,10 @@ def _downtime(a: Analysis, everything: bool) -> list[str]:
     rows = [[s.what, s.device, s.us / 1000] for s in a.downtime_ledger if s.us >= least]
     small = [s.us for s in a.downtime_ledger if s.us < least]
     rows += [[f"{len(small)} small parts", "", sum(small) / 1000]] * bool(small)
-    out = table("what device ms", [*rows, ["sum", "", sum(s.us for s in a.downtime_ledger) / 1000]]) if rows else []
-    for text, kept in (("switchover-ack kept out", a.kept_out), ("one more ACK would have kept out", a.ack_would)):
+    total = ["sum", "", sum(s.us for s in a.downtime_ledger) / 1000]
+    out = capped(table("what device ms", [*rows, total]), everything) if rows else []
+    acks = (("switchover-ack kept out", a.kept_out), ("one more ACK would have kept out", a.ack_would))
+    for text, kept in acks if a.downtime_us is not None else ():
         out += [f"{text}: {k.us / 1000:.1f} ms of {clean(k.device)} ({k.why})" for k in kept]
     return out
 
@@ -131,11 +134,11 @@ def _convergence(a: Analysis, everything: bool) -> list[str]:
     return out + (table("from queries exact pending_low pending_high threshold ACKs_due reason", rows) if rows else [])
 
 
-def _timeline(a: Analysis) -> list[str]:
+def _timeline(a: Analysis, everything: bool) -> list[str]:
     """From setup to the end, with states as QEMU's documentation writes them: (VM, migration, device)."""
     rows = [[a.ms(m.us), m.side, m.device, m.what, m.states] for m in a.timeline
             if a.start_us - 100_000 <= m.us <= a.end_us + 100_000]
-    return table("ms side device what states", rows) if rows else []
+    return capped(table("ms side device what states", rows), everything) if rows else []
 
 
 def _rules(a: Analysis, everything: bool) -> list[str]:
@@ -152,6 +155,13 @@ def _rules(a: Analysis, everything: bool) -> list[str]:
         out += textwrap.wrap(ids, WIDTH - 11, break_on_hyphens=False, initial_indent=f"{verdict:8s} ",
                              subsequent_indent=" " * 9) if ids else []
     return out
+
+
+def capped(lines: list[str], everything: bool) -> list[str]:
+    """No more than MOST_LINES of a table, or all."""
+    if everything or len(lines) <= MOST_LINES:
+        return lines
+    return [*lines[:MOST_LINES], f"... {len(lines) - MOST_LINES} more; --all shows all"]
 
 
 def table(titles: str, rows: Sequence[Sequence[object]]) -> list[str]:

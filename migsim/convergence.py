@@ -8,6 +8,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import NamedTuple
 
+from .checks import Evidence
 from .folds import Fold, turns
 from .journal import EPOCH, Journal
 
@@ -77,7 +78,8 @@ class Acks:
     def __init__(self, journal: Journal, decided: int | None) -> None:
         self.counted = [e.us for e in journal.all("source_return_path_thread_switchover_acked", side="source")]
         self.stopped = [(e.us, e.args[-1] != "running") for e in journal.all("runstate_set", side="source")]
-        self.ignored = decided is not None and not any(us <= decided for us in self.counted)
+        self.ignored = decided is not None and not any(us <= decided for us in self.counted) and \
+            Evidence(journal).scheme != "new"
 
     def due(self, us: int, found: list[Fold]) -> int | None:
         """The fewest in the window that begins at `us`; None where nothing tells."""

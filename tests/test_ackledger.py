@@ -119,7 +119,7 @@ def test_one_side_only() -> None:
     assert [(a.why, a.marker is None, a.counted is None) for a in here] == [(a.why, False, False) for a in both]
     assert all(a.loaded is None and a.approved is None for a in here)
     there = ack_ledger(Journal([e for e in ledger(folder)[0] if e.side == "destination"], EPOCH))
-    assert [(a.device, a.why, a.counted) for a in there] == [("vfio0", "not asked", None)] * 2
+    assert [(a.device, a.why, a.counted) for a in there] == [("vfio0", "not traced", None)] * 2
     assert [a.approved for a in there] == [a.approved for a in both]
 
 

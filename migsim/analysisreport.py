@@ -136,9 +136,9 @@ def _convergence(a: Analysis, everything: bool) -> list[str]:
 
 def _timeline(a: Analysis, everything: bool) -> list[str]:
     """From setup to the end, with states as QEMU's documentation writes them: (VM, migration, device)."""
-    rows = [[a.ms(m.us), m.side, m.device, m.what, m.states] for m in a.timeline
+    rows = [[a.ms(m.us), m.side, m.device, m.states, m.what] for m in a.timeline
             if a.start_us - 100_000 <= m.us <= a.end_us + 100_000]
-    return capped(table("ms side device what states", rows), everything) if rows else []
+    return capped(table("ms side device states what", rows), everything) if rows else []
 
 
 def _rules(a: Analysis, everything: bool) -> list[str]:

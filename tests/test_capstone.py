@@ -44,6 +44,12 @@ def test_recorded_cases(name: str) -> None:
     assert {cure for cure in CURES if cured(folder, cure)[0] == "moves"} == cures
 
 
+@pytest.mark.parametrize("name", ["b-one-reinit", "e-legacy-with-reinit-machine-11.0", "ram-no-cap"])
+def test_a_migration_that_went_well_has_no_cause(name: str) -> None:
+    [found] = analyze(case(f"{RECORDINGS}/{name}").journal)
+    assert [key for key, known in CAUSES.items() if known.says(found)[0]] == []
+
+
 def test_seeds_differ_and_repeat() -> None:
     assert case(2).config != case(8).config and case(2).journal != case(8).journal
     journal = case(2).journal

@@ -9,8 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from migsim import Event, Journal, run
+from migsim.ackledger import AckEntry
 from migsim.analysis import Analysis, analyze
-from migsim.downtime import LATE, Step, Window, clip, downtime_ledger, overlay, window
+from migsim.downtime import LATE, Kept, Step, Window, clip, downtime_ledger, kept_out, overlay, window
+from migsim.journal import EPOCH
 from migsim.log import read_log
 
 DATA = Path(__file__).parent.parent / "data"
@@ -104,3 +106,15 @@ def test_overlay_covers_the_base_once(cuts: list[int], busy: list) -> None:
     assert all(a.last == b.first for a, b in pairwise(out) if b.first < b.last)
     covered = {x for s in out if s.what == "top" for x in range(s.first, s.last)}
     assert covered == {x for a, b in busy for x in range(max(a, cuts[0]), min(b, cuts[-1]))}
+
+
+def test_dirty_data_before_a_reinit_are_not_what_its_ack_waited_for() -> None:
+    """The second marker's chunk is the block after the request, not the one before it."""
+    def there(us: int, *args: object) -> list[Event]:
+        return [Event(us, "destination", "vfio_load_state", ("vfio0", 0xFFFFFFFFEF100004)),
+                Event(us + args[0], "destination", "vfio_load_state_device_data", ("vfio0", 1, 0))]
+
+    events = [event(1, "vfio_save_block", "vfio0", 1), *there(2, 5), event(20, "vfio_save_block", "vfio0", 1),
+              *there(21, 300), event(400, "vfio_save_block", "vfio0", 1), *there(401, 70)]
+    acks = [AckEntry("vfio0", "first", 0, 10, 7, 8, 9), AckEntry("vfio0", "REINIT", 399, 410, 471, 472, 473)]
+    assert kept_out(Journal(events, EPOCH), acks) == [Kept("vfio0", "first", 5), Kept("vfio0", "REINIT", 70)]

@@ -86,7 +86,7 @@ def test_unknown_events_are_folded_by_name(tmp_path: Path) -> None:
 def test_names_and_windows_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "MOST_NAMES", 3)
     monkeypatch.setattr(log, "MOST_FOLDS", 8)
-    text = "".join(f"{'7@%d.000000' % (1_700_000_000 + k)}:event_{k % 9} x\n" for k in range(900))
+    text = "".join(f"7@{1_700_000_000 + k}.000000:event_{k % 9} x\n" for k in range(900))
     folds = read_log(written(tmp_path / "log", text)).folds
     assert sum(f.count for f in folds) == 900 and len(folds) <= 8
     assert {f.name for f in folds} == {"event_0", "event_1", "event_2", "(others)"}

@@ -9,7 +9,7 @@ import ipywidgets
 
 from .picture import pictures
 from .player import payload, show
-from .versions import ENDS, RESULTS, Cell, matrix
+from .versions import ENDS, RESULTS, Cell, confirming, matrix
 
 MARKS = {"moves": "✓ moves", "early": "! early", "both run": "✗ both run", "never ends": "∞ never ends",
          "refused": "– refused"}
@@ -20,15 +20,26 @@ def _cells(devices: int, reinit_ms: int) -> tuple[tuple[Cell, ...], ...]:
     return tuple(tuple(row) for row in matrix(devices, reinit_ms))
 
 
+def recorded(cell: Cell, devices: int, reinit_ms: int) -> tuple[str, ...]:
+    """Recordings of real QEMU that confirm a cell."""
+    return confirming(cell.source, cell.destination, devices, bool(reinit_ms), cell.result)
+
+
+def _small(cell: Cell, devices: int, reinit_ms: int) -> str:
+    return "".join(f"<br><small>{escape(name)}</small>" for name in recorded(cell, devices, reinit_ms))
+
+
 def table(devices: int = 1, reinit_ms: int = 0) -> str:
-    """The matrix as HTML: sources down, destinations across, each cell's result."""
+    """The matrix as HTML: sources down, destinations across, each cell's result and the recordings that confirm it."""
     rows = _cells(devices, reinit_ms)
     head = "".join(f"<th scope=col>{escape(end.name)}</th>" for end in ENDS)
     body = "".join(f"<tr><th scope=row>{escape(row[0].source.name)}</th>"
-                   + "".join(f"<td>{MARKS[cell.result]}</td>" for cell in row) + "</tr>" for row in rows)
+                   + "".join(f"<td>{MARKS[cell.result]}{_small(cell, devices, reinit_ms)}</td>" for cell in row)
+                   + "</tr>" for row in rows)
     used = {cell.result for row in rows for cell in row}
     legend = "".join(f"<li><b>{MARKS[key]}</b>: {escape(text)}</li>" for key, text in RESULTS.items() if key in used)
-    return f"<table><tr><th scope=col>source \\ destination</th>{head}</tr>{body}</table><ul>{legend}</ul>"
+    head = f"<tr><th scope=col>source \\ destination</th>{head}</tr>"
+    return f'<table style="overflow-wrap: anywhere">{head}{body}</table><ul>{legend}</ul>'
 
 
 class Meeting(ipywidgets.VBox):
@@ -73,8 +84,11 @@ class Meeting(ipywidgets.VBox):
             button.tooltip = f"{cell.source.name} to {cell.destination.name}: {RESULTS[cell.result]}; open the run"
             button.button_style = "info" if (i, k) == self.opened else ""
         cell = self.cell
+        names = ", ".join(recorded(cell, self.devices.value, self.reinit.value))
+        real = f" With real QEMU: {escape(names)}." if names else " No recording has this meeting."
         self.readout.value = (f'<span role="status"><b>{escape(cell.source.name)} → {escape(cell.destination.name)}: '
-                              f"{MARKS[cell.result]}</b>. {escape(RESULTS[cell.result])}. {escape(cell.why)}</span>")
+                              f"{MARKS[cell.result]}</b>. {escape(RESULTS[cell.result])}. {escape(cell.why)}."
+                              f"{real}</span>")
 
     def show_cell(self, row: int, column: int) -> None:
         """Show a cell's run, as a click does."""

@@ -5,10 +5,19 @@ ram-* are single cells of it.
 """
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from .checks import check
+from .journal import Journal
+from .ladder import binary
+from .log import read_log
 from .run import Run, run
+
+RECORDINGS = Path(__file__).parent.parent / "data" / "recordings"
 
 RESULTS = {
     "moves": "completes; the guest runs at the destination alone",
@@ -68,20 +77,68 @@ def scenario(source: End, destination: End, devices: int = 1, reinit_ms: int = 0
             "devices": [{"id": f"nic{k}", "source": script, "destination": load} for k in range(devices)]}
 
 
-def classify(got: Run) -> tuple[str, str]:
-    """(key of RESULTS, why) of a finished run, by status and run states; early by the rule initial-data-loaded."""
-    status, error = got.outcome.get("status"), got.outcome.get("error-desc")
-    states = got.run_state
+def result_of(status: str | None, states: Mapping[str, str | None], journal: Journal) -> tuple[str, str]:
+    """(key of RESULTS, why it is early or "") by status and run states of both ends; early by a rule."""
     if states["source"] == "running" and states["destination"] == "running":
-        return "both run", f"source: {error}"
+        return "both run", ""
     if status == "completed":
-        [verdict] = check(got.attempt_journals()[-1], "initial-data-loaded")
-        down = f"downtime {got.outcome.get('downtime')} ms"
-        return ("early", f"{down}: {verdict.reason}") if verdict.verdict == "violated" else ("moves", down)
-    if status in ("failed", "cancelled"):
-        said = [text for side, text in got.world.acct.messages if side == "destination"]
-        return "refused", f"destination: {said[0]}" if said else f"source: {error}"
-    return "never ends", f"status {status}" + (f", error-desc {error}" if error else "")
+        [verdict] = check(journal, "initial-data-loaded")
+        return ("early", verdict.reason) if verdict.verdict == "violated" else ("moves", "")
+    return ("refused" if status in ("failed", "cancelled") else "never ends"), ""
+
+
+def classify(got: Run) -> tuple[str, str]:
+    """(key of RESULTS, why) of a finished run."""
+    status, error = got.outcome.get("status"), got.outcome.get("error-desc")
+    result, early = result_of(status, got.run_state, got.attempt_journals()[-1])
+    said = [text for side, text in got.world.acct.messages if side == "destination"]
+    why = {"both run": f"source: {error}", "moves": f"downtime {got.outcome.get('downtime')} ms",
+           "early": f"downtime {got.outcome.get('downtime')} ms: {early}",
+           "refused": f"destination: {said[0]}" if said else f"source: {error}",
+           "never ends": f"status {status}" + (f", error-desc {error}" if error else "")}
+    return result, why[result]
+
+
+# --- recordings that are cells ---
+
+def kind(config: Mapping[str, Any]) -> tuple:
+    """What makes a set-up a cell: code base, scheme and capability of each end, one machine type or two, how many
+    devices, whether one has new initial data on its way."""
+    ends = []
+    for side in ("source", "destination"):
+        host = config[side]
+        started = binary(host["qemu"], host["machine"], tuple(host.get("globals", ())))
+        caps = {**config.get("caps", {}), **(config.get("dst_caps", {}) if side == "destination" else {})}
+        ends += [started.code.name, started.switchover_ack_legacy, bool(caps.get("switchover-ack"))]
+    scripts = [{**d.get("common", {}), **d.get("source", {})} for d in config.get("devices", ())]
+    return (*ends, config["source"]["machine"] == config["destination"]["machine"], len(scripts),
+            any("reinit" in script for script in scripts))
+
+
+@cache
+def _recorded() -> dict[str, tuple[tuple, Mapping[str, Any]]]:
+    """Recording -> (kind, result), those of whole devices in which management does nothing but migrate once."""
+    out = {}
+    for path in sorted(RECORDINGS.glob("*/scenario.json")):
+        got = json.loads(path.read_text(encoding="utf-8"))
+        scripts = [device.get(part, {}) for device in got["config"].get("devices", ())
+                   for part in ("common", "source", "destination")]
+        lacks = any(script.get(key) == 0 for script in scripts for key in ("precopy", "p2p", "v2"))
+        if not lacks and not got["config"].keys() & {"actions", "attempts", "before"}:
+            out[path.parent.name] = kind(got["config"]), got["result"]
+    return out
+
+
+@cache
+def confirming(source: End, destination: End, devices: int, reinit: bool, result: str) -> tuple[str, ...]:
+    """Recordings of real QEMU of the same kind that came to the same result."""
+    wanted = kind(scenario(source, destination, devices, int(reinit)))
+    return tuple(name for name, (what, got) in _recorded().items() if what == wanted and result_of(
+        got["outcome"].get("status"), got["run_state"], _journal(RECORDINGS / name))[0] == result)
+
+
+def _journal(folder: Path) -> Journal:
+    return read_log(folder / "source.log.xz", folder / "destination.log.xz")
 
 
 def meet(source: End, destination: End, devices: int = 1, reinit_ms: int = 0, load_ms: int = 200) -> Cell:

@@ -27,3 +27,13 @@ def test_static_twin_says_the_same() -> None:
         cells = text.split("<tr>")[i + 2].split("<td>")[1:]
         assert cells[k].startswith(button.description), (ENDS[i].name, ENDS[k].name)
     assert "both run</b>" in text and "early</b>" in text and "early</b>" not in table(0)
+
+
+def test_recordings_stand_beside_their_cells() -> None:
+    m = meeting(2)
+    m.show_cell(4, 3)
+    assert "both run" in m.readout.value and "l3-src-legacy-dst-new-2dev" in m.readout.value
+    m.show_cell(0, 3)
+    assert "No recording has this meeting" in m.readout.value
+    row = table(2).split("<tr>")[6].split("<td>")
+    assert "<small>l3-src-legacy-dst-new-2dev</small>" in row[4] and "<small>" not in row[1]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from migsim import run
-from migsim.versions import ENDS, RESULTS, End, classify, matrix, meet
+from migsim.versions import ENDS, RESULTS, End, classify, confirming, matrix, meet, result_of
 
 RECORDINGS = Path(__file__).parent.parent / "data" / "recordings"
 NEW, LEGACY = ENDS[3], ENDS[4]
@@ -60,3 +60,27 @@ def test_other_machine_is_always_refused() -> None:
         for cell in row:
             if cell.source.machine != cell.destination.machine:
                 assert cell.result == "refused" and "Machine type received is" in cell.why
+
+
+def test_recordings_confirm_the_cells_they_are() -> None:
+    assert confirming(NEW, LEGACY, 2, False, "never ends") == ("l2-src-new-dst-legacy-2dev",)
+    assert confirming(LEGACY, NEW, 2, False, "both run") == ("l3-src-legacy-dst-new-2dev",)
+    assert confirming(ENDS[0], ENDS[1], 1, True, "moves") == ("m-10.0.13-to-11.1.3",)
+    assert "ram-no-cap" in confirming(NEW_OFF, NEW_OFF, 0, False, "moves")
+    assert "b-one-reinit" in confirming(NEW, NEW, 1, True, "moves")
+
+
+def test_a_recording_that_came_to_another_result_confirms_nothing() -> None:
+    assert confirming(NEW, LEGACY, 2, False, "moves") == () and confirming(ENDS[0], NEW, 1, False, "refused") == ()
+    new = confirming(NEW, NEW, 1, False, "moves")  # g lacks PRE_COPY, j fails, in i5 management stops the guest
+    assert new == ("a-one-device-new-ack",)
+
+
+def test_result_of_a_migration() -> None:
+    journal = run(RECORDINGS / "k-cap-off-with-reinit").journal
+    states = {"source": "postmigrate", "destination": "running"}
+    early, why = result_of("completed", states, journal)
+    assert early == "early" and "1 of 2 initial chunks" in why
+    assert result_of("failed", states, journal) == ("refused", "")
+    assert result_of("active", states, journal) == ("never ends", "")
+    assert result_of("failed", dict.fromkeys(states, "running"), journal)[0] == "both run"

@@ -39,7 +39,8 @@ def table(devices: int = 1, reinit_ms: int = 0) -> str:
     used = {cell.result for row in rows for cell in row}
     legend = "".join(f"<li><b>{MARKS[key]}</b>: {escape(text)}</li>" for key, text in RESULTS.items() if key in used)
     head = f"<tr><th scope=col>source \\ destination</th>{head}</tr>"
-    return f'<table style="overflow-wrap: anywhere">{head}{body}</table><ul>{legend}</ul>'
+    style = "table-layout: fixed; width: 100%; overflow-wrap: break-word; font-size: 12px"
+    return f'<table style="{style}">{head}{body}</table><ul>{legend}</ul>'
 
 
 class Meeting(ipywidgets.VBox):

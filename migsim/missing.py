@@ -33,7 +33,7 @@ WANTED = (
     Wanted("source", "vmstate_downtime_checkpoint", "migration_completion_vm_stop", "8.2", "the downtime"),
     Wanted("source", "vmstate_downtime_save", "migration_precopy_complete", "8.2", "what each device's save took"),
     Wanted("source", "qemu_savevm_query_pending", "", "base", "pending bytes and ACKs due"),
-    Wanted("source", "migrate_pending_estimate qemu_savevm_query_pending", "", "", "pending bytes"),
+    Wanted("source", "migrate_pending_estimate migrate_pending_exact", "old", "", "pending bytes"),
     Wanted("source", "migrate_transferred", "long", "", "bandwidth and threshold"),
     Wanted("source", "source_return_path_thread_entry source_return_path_thread_switchover_acked "
                      "source_return_path_thread_shut source_return_path_thread_pong", "savevm_send_open_return_path",
@@ -56,6 +56,8 @@ WANTED = (
 #: what else than an event may be given
 CONDITIONS = {
     "vfio": lambda journal, side: has_vfio(journal),
+    "old": lambda journal, side: any(e.name in ("vfio_state_pending_estimate", "loadvm_state_switchover_ack_needed")
+                                     for e in journal),
     "acked": lambda journal, side: has_vfio(journal) and any(journal.all("source_return_path_thread_switchover_acked")),
     "precopy": lambda journal, side: any(e.args[1] == "PRE_COPY"
                                          for e in journal.all("vfio_migration_set_device_state")),

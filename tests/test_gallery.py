@@ -111,7 +111,8 @@ def test_kept_needs_both_verdicts() -> None:
     cells = ['verdicts({"a": x}, "acks-balance", claim=["violated"])',
              'verdicts(both, "acks-balance", claim=["holds"])',
              'assert verdict(x, "always-ends") == "violated"\nassert verdict(y, "always-ends") == "holds"',
-             'verdicts(runs, "one-final-query", claim=["violated", "vacuous"])', 'print("violated", "holds")']
+             'verdicts(runs, "one-final-query", claim=["violated", "vacuous"])', 'print("violated", "holds")',
+             'verdicts(three, "initial-data-loaded", claim=["violated", "violated", "holds"])']
     assert kept(new_notebook(cells=[new_code_cell(c) for c in cells])) == ["acks-balance", "always-ends"]
     assert kept(new_notebook(cells=[new_markdown_cell(c) for c in cells])) == []
 

@@ -210,7 +210,7 @@ class Reader:
         self.events: list[tuple[int, int, str, tuple]] = []  # (us, line, name, args)
         self.folder = Folder()
         self.pending: list[Line] = []  # loop lines not folded yet
-        self.lines = 0
+        self.lines = self.folded = 0
         self.others, self.first_other = 0, ""
         self.left_out: list[str] = []
         self.torn: tuple[int, bytes] | None = None
@@ -281,7 +281,9 @@ class Reader:
         """Fold what is pending but for the last lines."""
         done = self.pending[:-spare] if spare else self.pending[:]
         del self.pending[:len(done)]
-        self.others += self.folder.add(done)
+        bad = self.folder.add(done)
+        self.others += bad
+        self.folded += len(done) - bad
 
     def _other(self, text: str) -> None:
         if LEFT_OUT.fullmatch(text) and len(self.left_out) < 10:
@@ -365,8 +367,8 @@ def read_one(path: Path, full: bool, progress: Callable[[int, int], None] | None
             if len(rest) > MOST_LINE:
                 rest = b""  # its end will be no event
                 reader.others += 1
-            if reader.lines - reader.others > good:
-                good, good_at = reader.lines - reader.others, size
+            if len(reader.events) + reader.folded > good:
+                good, good_at = len(reader.events) + reader.folded, size
             elif size - good_at > HOPELESS:
                 raise JournalError(f"no trace event in {HOPELESS >> 20} MiB after line {reader.lines}")
     except BROKEN as error:

@@ -6,6 +6,7 @@ import lzma
 import resource
 from collections import Counter
 from datetime import timedelta
+from itertools import repeat
 from pathlib import Path
 
 import pytest
@@ -215,6 +216,16 @@ def test_a_bomb_is_given_up_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(JournalError, match="no trace event in 8 MiB after line"):
             read_log(written(tmp_path / "log.gz", packed))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_empty_lines_and_noise_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "HOPELESS", 4 << 20)
+    for device in ("zero", "urandom"):
+        with pytest.raises(JournalError, match="no trace event in 4 MiB after line"):
+            read_log(Path("/dev") / device)
+    monkeypatch.setattr(log, "blocks", lambda path, progress: repeat(b"\n" * 1000))
+    with pytest.raises(JournalError, match="no trace event in 4 MiB after line"):
+        read_log("x")
 
 
 def test_limits_of_what_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,13 +60,14 @@ def _run(scenario: str, step: str, forced: bool) -> Run:
 
 
 def steps_of(scenario: str, patch: int, forced: bool = False) -> tuple[Run, Run]:
-    """The runs before and after a patch (1 to 14; 14 is what was merged). `forced`: the new scheme from patch 6 on.
+    """The runs before and after a patch: 1 to 13, 14 is what was merged, 0 is base twice. `forced`: the new scheme from
+    patch 6 on.
 
     Raises ValueError, one line, for another number.
     """
-    if patch not in range(1, MERGED + 1):
-        raise ValueError(f"patch {patch!r}: allowed is 1 to {MERGED}")
-    return _run(scenario, STEPS[patch - 1], forced), _run(scenario, STEPS[patch], forced)
+    if patch not in range(MERGED + 1):
+        raise ValueError(f"patch {patch!r}: allowed is 0 to {MERGED}")
+    return _run(scenario, STEPS[max(patch - 1, 0)], forced), _run(scenario, STEPS[patch], forced)
 
 
 def told(scenario: str, patch: int, forced: bool = False) -> str:
@@ -118,7 +119,7 @@ class PatchSlider(ipywidgets.VBox):
 
     def __init__(self, scenario: Scenario | str, patch: int, forced: bool) -> None:
         self.scenario = scenario
-        self.patch = ipywidgets.IntSlider(value=patch, min=1, max=MERGED, description="patch", continuous_update=False,
+        self.patch = ipywidgets.IntSlider(value=patch, min=0, max=MERGED, description="patch", continuous_update=False,
                                           layout={"width": "480px"})
         self.forced = ipywidgets.Checkbox(value=forced, indent=False, layout={"width": "480px"},
                                           description="new scheme on before patch 13 makes it the default")
@@ -131,7 +132,7 @@ class PatchSlider(ipywidgets.VBox):
         self.forced.observe(self._draw, "value")
 
     def _titles(self) -> tuple[str, str]:
-        return STEPS[self.patch.value - 1], STEPS[self.patch.value]
+        return STEPS[max(self.patch.value - 1, 0)], STEPS[self.patch.value]
 
     def _draw(self, _: Any = None) -> None:
         before, after = steps_of(self.scenario, self.patch.value, self.forced.value)

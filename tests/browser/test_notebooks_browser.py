@@ -7,11 +7,10 @@ import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 RUN_S = 120
-#: cells that have run bear a number, those that wait a star
+#: cells that have run bear a number, those that wait a star or nothing; a folded solution has no prompt
 DONE = """() => {
-  const prompts = [...document.querySelectorAll('.jp-CodeCell:not(.jp-mod-noSource) .jp-InputPrompt')];
-  const run = prompts.filter(p => /\\[[0-9]+\\]:/.test(p.textContent));
-  return prompts.length > 0 && prompts.every(p => !p.textContent.includes('*')) && run.length === prompts.length
+  const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(p => p.textContent);
+  return prompts.some(p => /\\[[0-9]+\\]/.test(p)) && !prompts.some(p => /\\[[ *]\\]/.test(p))
       || document.querySelector('[data-mime-type="application/vnd.jupyter.stderr"]') !== null;
 }"""
 

@@ -74,6 +74,7 @@ def scenario(source: End, destination: End, devices: int = 1, reinit_ms: int = 0
             "caps": {"return-path": True, "switchover-ack": source.ack},
             "dst_caps": {"switchover-ack": destination.ack},
             "params": {"avail-switchover-bandwidth": 100_000_000, "downtime-limit": 300},
+            "cost": {} if devices else {"bitmap_sync": 1000},  # turns of a millisecond: a cell that never ends is short
             "devices": [{"id": f"nic{k}", "source": script, "destination": load} for k in range(devices)]}
 
 

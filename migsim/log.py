@@ -237,7 +237,7 @@ class Reader:
         """One line that may be kept."""
         name = item[2].decode(errors="replace")
         if kind == UNKNOWN and not (name.isascii() and NAME.fullmatch(name)):
-            self._other(item[1].decode(errors="replace"))
+            self.other(item[1].decode(errors="replace"))
         elif self.full:
             self._keep(item)
         elif kind == UNKNOWN or (kind == DATA and len(self.events) >= MOST_EVENTS):
@@ -270,7 +270,7 @@ class Reader:
         name, us = raw.decode(), microseconds(line)
         args = parse(name, text.decode(errors="replace"))
         if us is None or (name in EVENTS and args and isinstance(args[0], RawText)):
-            self._other(line.decode(errors="replace"))
+            self.other(line.decode(errors="replace"))
         else:
             self.events.append((us, number, name, args))
         if len(self.events) > (MOST_FULL if self.full else 2 * MOST_EVENTS):
@@ -285,7 +285,8 @@ class Reader:
         self.others += bad
         self.folded += len(done) - bad
 
-    def _other(self, text: str) -> None:
+    def other(self, text: str) -> None:
+        """What is no event."""
         if LEFT_OUT.fullmatch(text) and len(self.left_out) < 10:
             self.left_out.append(text)
         elif text:
@@ -304,11 +305,11 @@ class Reader:
                     yield self.torn[0], self.torn[1] + line
                 else:
                     self._give_up_torn()
-                    self._other(line.decode(errors="replace"))
+                    self.other(line.decode(errors="replace"))
                 self.torn = None
                 continue
             if starts[0]:
-                self._other(line[:starts[0]].decode(errors="replace"))
+                self.other(line[:starts[0]].decode(errors="replace"))
             if len(starts) > 1 and fits(line[starts[0]:]):
                 del starts[1:]  # a text that looks like a line
             for first, last in pairwise([*starts, len(line)]):
@@ -321,7 +322,7 @@ class Reader:
 
     def _give_up_torn(self) -> None:
         if self.torn:
-            self._other(self.torn[1].decode(errors="replace"))
+            self.other(self.torn[1].decode(errors="replace"))
         self.torn = None
 
     def finish(self, rest: bytes) -> None:
@@ -329,7 +330,7 @@ class Reader:
         if rest and fits(rest):
             self.feed(rest + b"\n")
         elif rest:
-            self._other(rest.decode(errors="replace"))
+            self.other(rest.decode(errors="replace"))
         self._give_up_torn()
         self._fold(0)
 
@@ -366,7 +367,7 @@ def read_one(path: Path, full: bool, progress: Callable[[int, int], None] | None
                 reader.feed(whole + newline)
             if len(rest) > MOST_LINE:
                 rest = b""  # its end will be no event
-                reader.others += 1
+                reader.other(f"a line of more than {MOST_LINE} bytes")
             if len(reader.events) + reader.folded > good:
                 good, good_at = len(reader.events) + reader.folded, size
             elif size - good_at > HOPELESS:

@@ -60,12 +60,40 @@ def test_kept_and_folded_are_the_whole_log(folder: Path) -> None:
 def test_folds_carry_the_numbers(tmp_path: Path) -> None:
     lines = [f"2026-01-01T00:00:00.{us:06d}Z qemu_savevm_query_pending exact={exact}, final=0, precopy=0, stopcopy=0, "
              f"postcopy=0, total={total}, collected switchover ack pending=0, total switchover ack pending=1\n"
-             for us, exact, total in [(1, 0, 9), (2, 0, 7), (3, 0, 30), (4, 1, 5), (99_999, 0, 8), (100_000, 0, 6)]]
+             for us, exact, total in [(1, 0, 9), (2, 0, 7), (3, 0, 30), (3, 0, 30), (4, 1, 5), (99_999, 0, 8),
+                                      (100_000, 0, 6)]]
     got = read_log(written(tmp_path / "log", "".join(lines)))
     assert [(e.us, e.args[0], e.args[5]) for e in got] == [(0, 0, 9)], "the first of an event is kept"
     assert [(f.key, f.count, f.low[5], f.high[5], f.total[5]) for f in got.folds] == [
-        ("fast", 3, 7, 30, 45), ("exact", 1, 5, 5, 5), ("fast", 1, 6, 6, 6)]
+        ("fast", 4, 7, 30, 75), ("exact", 1, 5, 5, 5), ("fast", 1, 6, 6, 6)]
     assert {f.side for f in got.folds} == {"source"} and got.folds[-1].first == 99_999
+
+
+def test_what_asks_for_an_ack_is_kept(tmp_path: Path) -> None:
+    acks = ", collected switchover ack pending={}, total switchover ack pending=1\n"
+    lines = [f"{STAMP}qemu_savevm_query_pending exact=0, final={final}, precopy=0, stopcopy=0, postcopy=0, total=0"
+             + acks.format(asked) for final, asked in [(0, 0), (0, 1), (1, 0)] for _ in range(100)]
+    got = read_log(written(tmp_path / "log", "".join(lines)))
+    assert len(got) == 100 + 100 + log.BEFORE + 1 and sum(f.count for f in got.folds) == 99 - log.BEFORE
+
+
+def test_a_fold_ends_at_a_protocol_event(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "BEFORE", 0)
+    turn, ack = (f"{STAMP}savevm_state_iterate \n", f"{STAMP}source_return_path_thread_switchover_acked \n")
+    got = read_log(written(tmp_path / "log", turn * 4 + ack + turn * 5))
+    assert [f.count for f in got.folds] == [3, 5]
+
+
+@pytest.mark.parametrize("begins", [
+    "vmstate_downtime_checkpoint src-downtime-start", "loadvm_process_command com=SWITCHOVER_START len=0",
+    "runstate_set current_run_state 9 (running) new_state 7 (finish-migrate)", "qemu_loadvm_state_section 4"])
+def test_a_switchover_is_kept_whole(tmp_path: Path, begins: str) -> None:
+    """Each of its first events tells it: not every version and machine type has all."""
+    turn = f"{STAMP}qemu_loadvm_state_section 2\n{STAMP}savevm_state_iterate \n" * 100
+    end = f"{STAMP}migrate_set_state new state device\n{turn}{STAMP}migrate_set_state new state completed\n"
+    got = read_log(written(tmp_path / "log", f"{turn}{STAMP}{begins}\n{turn}{end}{turn}"))
+    assert sorted(got.lines) == [1, 2, *range(201 - log.BEFORE, 604), 604, 605]
+    assert sum(f.count for f in got.folds) == 198 - log.BEFORE + 198
 
 
 def test_a_fold_tells_devices_apart(tmp_path: Path) -> None:
@@ -171,9 +199,10 @@ def test_a_text_that_looks_like_a_line_stays_a_text(tmp_path: Path) -> None:
 
 
 def test_what_fits_no_form_is_told_not_kept(tmp_path: Path) -> None:
-    text = f"{STAMP}migrate_set_state oh\n{STAMP}migration_cancel \n{STAMP}vfio_save_block  (vfio0) da"
+    text = f"{STAMP}migrate_set_state oh\n{STAMP}migration_cancel \n{STAMP}savevm_section_end ram, sec"
+    text = f"{STAMP}savevm_section_end ram, section_id 1 -> 1\n{text}"
     got = read_log(written(tmp_path / "log", text))
-    assert [e.name for e in got] == ["migration_cancel"]
+    assert [e.name for e in got] == ["savevm_section_end", "migration_cancel"] and got.folds == ()
     assert got.notes == (f"{tmp_path}/log: 2 lines are no trace events, the first: 2026-01-01T00:00:00.000001Z "
                          "migrate_set_state oh",)
 
@@ -216,6 +245,14 @@ def test_a_bomb_is_given_up_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         with pytest.raises(JournalError, match="no trace event in 8 MiB after line"):
             read_log(written(tmp_path / "log.gz", packed))
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 << 10  # KiB
+
+
+def test_a_line_without_end_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    event = f"{STAMP}migration_cancel \n".encode()
+    monkeypatch.setattr(log, "blocks", lambda path, progress: iter([event, *[b"x" * (1 << 20)] * 3, b"x\n" + event]))
+    got = read_log("log")
+    assert len(got) == 2 and got.notes == (f"log: 2 lines are no trace events, the first: a line of more than "
+                                           f"{log.MOST_LINE} bytes",)
 
 
 def test_empty_lines_and_noise_without_end_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,8 +22,8 @@ LINES, AIM = 500_000, 400_000
 
 
 def by_grep(path: Path) -> None:
-    """Count the lines with a stamp: the least that anybody can do."""
-    subprocess.run(["grep", "-c", "^2026-.*Z [a-z]", str(path)], check=True, capture_output=True)
+    """Count the lines of one event: the least that anybody can do."""
+    subprocess.run(["grep", "-c", "Z vfio_state_pending ", str(path)], check=True, capture_output=True)
 
 
 def by_pandas(path: Path) -> None:

@@ -75,7 +75,7 @@ def told(scenario: str, patch: int, forced: bool = False) -> str:
     before, after = steps_of(scenario, patch, forced)
     differ = changes(before.journal, after.journal)
     rows = "".join(
-        f"<tr><td>{escape(c.side)}</td><td><code>{escape(c.name)}</code></td>"
+        f"<tr><td>{escape(c.side)}</td><td><code>{escape(c.name).replace('_', '_<wbr>')}</code></td>"
         f"<td>{c.before or ''} <code>{escape(c.first_before[:WIDE])}</code></td>"
         f"<td>{c.after or ''} <code>{escape(c.first_after[:WIDE])}</code></td></tr>"
         for c in differ[:MOST])
